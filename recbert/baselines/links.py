@@ -1,0 +1,111 @@
+"""Weighted links from item to item, row by row: what the item-to-item baselines count and follow."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from recbert.baselines.histories import Histories
+
+_NO_LINKS = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0))
+
+
+class ItemLinks(NamedTuple):
+    """A sparse matrix of item-to-item weights, row by row.
+
+    Attributes:
+        starts: (V + 1,) the links of item i are those from starts[i] to starts[i + 1].
+        ends: (E,) item index that each link leads to.
+        weights: (E,) its weight.
+    """
+
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    weights: NDArray[np.float64]
+
+
+class Query(NamedTuple):
+    """Where the links of one history start.
+
+    Attributes:
+        items: (M,) item indices.
+        weights: (M,) how much the links of each count.
+    """
+
+    items: NDArray[np.int64]
+    weights: NDArray[np.float64]
+
+
+def build_links(
+    sources: NDArray[np.int64], ends: NDArray[np.int64], weights: NDArray[np.float64], num_items: int
+) -> ItemLinks:
+    """Collect links; the weights of equal ones are added up.
+
+    Args:
+        sources: (M,) item index that each link leads from.
+        ends: (M,) item index that it leads to.
+        weights: (M,) its weight.
+        num_items: size of the catalogue, V.
+    """
+    cells, place = np.unique(sources * num_items + ends, return_inverse=True)
+    summed = np.bincount(place, weights=weights, minlength=len(cells)).astype(np.float64)
+    starts = np.searchsorted(cells, np.arange(num_items + 1) * num_items)
+    return ItemLinks(starts, cells % num_items, summed)
+
+
+def count_successions(histories: Histories, num_items: int, window: int) -> ItemLinks:
+    """Link every item to those that follow it in a history, `1 / distance` for each time.
+
+    Args:
+        histories: training events.
+        num_items: size of the catalogue.
+        window: largest distance that counts; 1 is the next event.
+    """
+    users, items = histories.users, histories.items
+    parts = [build_links(*_NO_LINKS, num_items)]
+    for distance in range(1, min(window, len(items) - 1) + 1):
+        same_user = users[distance:] == users[:-distance]
+        sources, ends = items[:-distance][same_user], items[distance:][same_user]
+        parts.append(build_links(sources, ends, np.full(len(sources), 1 / distance), num_items))
+    return add_links(parts)
+
+
+def add_links(parts: Sequence[ItemLinks]) -> ItemLinks:
+    """Add up links of the same catalogue.
+
+    Args:
+        parts: at least one set of links.
+    """
+    num_items = len(parts[0].starts) - 1
+    every_item = np.arange(num_items)
+    return build_links(
+        np.concatenate([np.repeat(every_item, np.diff(part.starts)) for part in parts]),
+        np.concatenate([part.ends for part in parts]),
+        np.concatenate([part.weights for part in parts]),
+        num_items,
+    )
+
+
+def follow_links(links: ItemLinks, queries: Sequence[Query]) -> torch.Tensor:
+    """Score every item by the links that lead to it from each query.
+
+    Sums in double precision, so that scores that are equal on paper stay equal and share their rank.
+
+    Args:
+        links: what was counted.
+        queries: B starting points.
+
+    Returns:
+        (B, V) fp32.
+    """
+    num_items = len(links.starts) - 1
+    scores = np.zeros((len(queries), num_items), dtype=np.float32)
+    for row, (items, weights) in enumerate(queries):
+        first, counts = links.starts[items], links.starts[items + 1] - links.starts[items]
+        before = np.cumsum(counts) - counts
+        places = np.repeat(first - before, counts) + np.arange(counts.sum())
+        followed = links.weights[places] * np.repeat(weights, counts)
+        scores[row] = np.bincount(links.ends[places], weights=followed, minlength=num_items)
+    return torch.from_numpy(scores)

@@ -1,0 +1,26 @@
+"""A checkpoint folder: `recbert.json`, the model card, atomic writing and hashes."""
+
+from recbert.checkpoint.folder import hash_base, hash_file, write_folder, write_text
+from recbert.checkpoint.info import (
+    INFO_FILE,
+    CheckpointInfo,
+    InputFormat,
+    ObjectiveName,
+    find_file,
+    read_info,
+    write_info,
+)
+
+__all__ = [
+    "INFO_FILE",
+    "CheckpointInfo",
+    "InputFormat",
+    "ObjectiveName",
+    "find_file",
+    "hash_base",
+    "hash_file",
+    "read_info",
+    "write_folder",
+    "write_info",
+    "write_text",
+]

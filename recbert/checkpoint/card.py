@@ -1,0 +1,186 @@
+"""The model card: what the checkpoint is, how well it ranks, and how to use it with and without recbert."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from recbert.checkpoint.info import CheckpointInfo
+
+_AUTO_CLASSES = {"masked-item": "AutoModelForMaskedLM", "next-item": "AutoModelForCausalLM"}
+_OBJECTIVE_TEXT = {
+    "masked-item": "fills `[MASK]` tokens in a history; to recommend, one `[MASK]` is appended",
+    "next-item": "predicts the item that follows a history",
+}
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_RECURRENT = "recbert-recurrent"
+
+_SNIPPET = r"""
+import json, re, sys
+from urllib.parse import quote, unquote
+import torch
+{imports}
+from transformers.utils import cached_file
+name, *history = sys.argv[1:]  # the folder or Hub id of this model, then item ids, the oldest first
+special = re.compile(r"[\s%]|\[(?=(?:PAD|UNK|MASK|BOS|EOS|unused[0-9]+)\])")
+tokens = lambda items: [special.sub(lambda match: quote(match[0], safe=""), item) for item in items]
+tokenizer = AutoTokenizer.from_pretrained(name)
+model = {model}.eval()
+info = json.load(open(cached_file(name, "recbert.json"), encoding="utf-8"))
+known = [i for i in tokenizer.convert_tokens_to_ids(tokens(history)) if i != tokenizer.unk_token_id]
+with torch.no_grad():
+    scores = model(input_ids=torch.tensor([{query}])).logits[0, -1].float()
+scores[:69] = -torch.inf  # tokens that are not items
+scores[{blocked}tokenizer.convert_tokens_to_ids(tokens(info["deny_list"]))] = -torch.inf
+for score, token_id in zip(*scores.topk(min(10, len(scores)))):
+    print(unquote(tokenizer.convert_ids_to_tokens(int(token_id))), float(score))
+"""
+
+
+def build_model_card(
+    info: CheckpointInfo, config_json: dict[str, Any], recipe_text: str | None = None, base: str | None = None
+) -> str:
+    """Write the README.md of a checkpoint.
+
+    Args:
+        info: the checkpoint's `recbert.json`. Its metrics may be named `ndcg@10`, or `popularity/ndcg@10` for
+            the row of a baseline; `ndcg@10_low` and `ndcg@10_high` are the ends of an interval.
+        config_json: content of `config.json` (of the base, for an adapter).
+        recipe_text: the resolved recipe as YAML; None when no recipe made the checkpoint.
+        base: folder or Hub id of the base that an adapter goes onto; None for a whole model.
+
+    Returns:
+        Markdown with the metadata that the Hub reads in front.
+    """
+    parts = [
+        _metadata(info, base),
+        _summary(info, config_json, base),
+        _results(info),
+        _usage(info, config_json, base),
+        _input_format(info),
+        _origin(info, recipe_text),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def build_snippet(info: CheckpointInfo, config_json: dict[str, Any], base: str | None = None) -> str:
+    """Write a program of at most 20 lines that prints the ten best items of a history without recbert.
+
+    It is called as `python snippet.py FOLDER_OR_HUB_ID ITEM_ID...` and prints one item id and score a line. A
+    recurrent model is not part of transformers: its program imports `recbert.recurrent` for the class.
+
+    Args:
+        info: the checkpoint's `recbert.json`.
+        config_json: content of `config.json` (of the base, for an adapter).
+        base: folder or Hub id of the base that an adapter goes onto.
+
+    Returns:
+        Python source.
+    """
+    auto_class = _AUTO_CLASSES[info.input.objective]
+    imports = [f"from transformers import {auto_class}, AutoTokenizer"]
+    model = f"{auto_class}.from_pretrained(name)"
+    if base is not None:
+        imports.insert(0, "from peft import PeftModel")
+        model = f"PeftModel.from_pretrained({auto_class}.from_pretrained({base!r}), name)"
+    if config_json.get("model_type") == _RECURRENT:
+        imports.append("import recbert.recurrent  # the class of the model; it is not part of transformers")
+    query = f"known[-{info.input.history_length}:]"
+    source = _SNIPPET.format(
+        imports="\n".join(imports),
+        model=model,
+        query=f"{query} + [tokenizer.mask_token_id]" if info.input.append_mask else query,
+        blocked="known + " if info.filter_seen else "",
+    )
+    return source.strip()
+
+
+def _metadata(info: CheckpointInfo, base: str | None) -> str:
+    """Write the YAML block that the Hub reads."""
+    lines = ["---", f"library_name: {'transformers' if base is None else 'peft'}"]
+    if base is not None and _HUB_ID.fullmatch(base) and not Path(base).exists():
+        lines.append(f"base_model: {base}")
+    if info.input.objective == "masked-item":
+        lines.append("pipeline_tag: fill-mask")
+    lines += ["tags:", "- recbert", "- recommender-system", "- sequential-recommendation", "---"]
+    return "\n".join(lines)
+
+
+def _summary(info: CheckpointInfo, config_json: dict[str, Any], base: str | None) -> str:
+    """Say in a few lines what the checkpoint is."""
+    architecture = (config_json.get("architectures") or [config_json.get("model_type", "model")])[0]
+    what = f"A sequential recommender ({architecture})"
+    if base is not None:
+        what = f"A LoRA adapter for the sequential recommender `{base}` ({architecture})"
+    return (
+        f"# {architecture} for recommendation\n\n"
+        f"{what} over {len(info.popularity):,} items, trained on {sum(info.popularity):,} events. "
+        f"It {_OBJECTIVE_TEXT[info.input.objective]}. Items are the tokens of its tokenizer."
+    )
+
+
+def _results(info: CheckpointInfo) -> str:
+    """Write the table of metrics: a row for the model and for each baseline, intervals beside the values."""
+    if not info.metrics:
+        return ""
+    rows: dict[str, dict[str, str]] = {}
+    columns: list[str] = []
+    for name, value in info.metrics.items():
+        row, _, metric = name.rpartition("/")
+        if metric.endswith(("_low", "_high")):
+            continue
+        low, high = info.metrics.get(f"{name}_low"), info.metrics.get(f"{name}_high")
+        interval = "" if low is None or high is None else f" [{low:.4f}, {high:.4f}]"
+        rows.setdefault(row or "this model", {})[metric] = f"{value:.4f}{interval}"
+        if metric not in columns:
+            columns.append(metric)
+    lines = ["## Results", "", info.protocol or "The protocol was not recorded.", ""]
+    lines += [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    lines += [
+        f"| {row} | {' | '.join(cells.get(name, '') for name in columns)} |" for row, cells in rows.items()
+    ]
+    if any(name.endswith("_low") for name in info.metrics):
+        lines += ["", "In brackets: 95 % intervals."]
+    return "\n".join(lines)
+
+
+def _usage(info: CheckpointInfo, config_json: dict[str, Any], base: str | None) -> str:
+    """Write how to recommend with recbert and without."""
+    if base is None:
+        load = 'recbert.Recommender.from_pretrained("path/or/hub-id")'
+    else:
+        load = f'recbert.Recommender.from_pretrained({base!r}, adapter="path/or/hub-id")'
+    return (
+        "## Use\n\nWith recbert:\n\n"
+        f"```python\nimport recbert\n\nrecommender = {load}\n"
+        'recommender.recommend(["item id", "..."], k=10)\n```\n\n'
+        "Without recbert (`python snippet.py FOLDER_OR_HUB_ID ITEM_ID ...`):\n\n"
+        f"```python\n{build_snippet(info, config_json, base)}\n```"
+    )
+
+
+def _input_format(info: CheckpointInfo) -> str:
+    """Write how a history becomes model input."""
+    last = "`[MASK]`, appended" if info.input.append_mask else "the latest event"
+    deny = f"{len(info.deny_list)} items on the deny-list are never recommended. " if info.deny_list else ""
+    seen = "left out of the answer" if info.filter_seen else "allowed in the answer"
+    return (
+        "## Input\n\n"
+        f"The latest {info.input.history_length} known items of a history, the oldest first, at positions "
+        "0, 1, 2, ...; unknown items are skipped. "
+        f"The prediction is read at the last position: {last}. "
+        f"Items of the history are {seen}. {deny}"
+        "White space, `%` and the spellings of special tokens inside item ids are percent-encoded. "
+        "`recbert.json` holds the same for programs."
+    )
+
+
+def _origin(info: CheckpointInfo, recipe_text: str | None) -> str:
+    """Write where the checkpoint comes from: data, base and recipe."""
+    lines = ["## Origin", "", f"- data: `{info.data_fingerprint or 'not recorded'}`"]
+    if info.base_hash is not None:
+        lines.append(f"- base: `{info.base_hash}`")
+    if recipe_text is not None:
+        lines += ["", "The recipe, as resolved:", "", f"````yaml\n{recipe_text.strip()}\n````"]
+    return "\n".join(lines)

@@ -1,0 +1,175 @@
+"""`recbert.json`: what turns a history into model input, and scores into a ranking."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from transformers.utils.hub import cached_file
+
+from recbert.checkpoint.folder import write_text
+
+INFO_FILE = "recbert.json"
+FORMAT_VERSION = 1
+
+ObjectiveName = Literal["masked-item", "next-item"]
+
+
+@dataclasses.dataclass(frozen=True)
+class InputFormat:
+    """How a history becomes model input; saved with the checkpoint, used in training and serving alike.
+
+    Attributes:
+        objective: `next-item` predicts at the last event; `masked-item` appends `[MASK]` and predicts there.
+        max_length: positions the model sees at most, the appended `[MASK]` counted in.
+        anchoring: `left`: the first event kept has position 0 and padding follows the last one.
+        time_encoding: None: order only.
+    """
+
+    objective: ObjectiveName
+    max_length: int
+    anchoring: Literal["left"] = "left"
+    time_encoding: None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what this version cannot read."""
+        if self.objective not in ("masked-item", "next-item"):
+            raise ValueError(f"objective is {self.objective!r}: it must be 'masked-item' or 'next-item'")
+        if self.max_length < 2:
+            raise ValueError(f"max_length is {self.max_length}: it must be at least 2")
+        if self.anchoring != "left" or self.time_encoding is not None:
+            raise ValueError(
+                f"anchoring {self.anchoring!r} with time_encoding {self.time_encoding!r} is unknown to this "
+                "version of recbert, which reads 'left' without time encoding: install a newer recbert"
+            )
+
+    @property
+    def append_mask(self) -> bool:
+        """Whether a query ends with `[MASK]`."""
+        return self.objective == "masked-item"
+
+    @property
+    def history_length(self) -> int:
+        """How many events of a history a query holds."""
+        return self.max_length - 1 if self.append_mask else self.max_length
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointInfo:
+    """Everything beside the weights and the vocabulary that a recommendation depends on.
+
+    Attributes:
+        input: how a history becomes model input.
+        popularity: training events of each item, in the order of the item tokens; the answer to an empty
+            history.
+        filter_seen: whether items of the history are left out of the answer unless the caller says otherwise.
+        deny_list: item ids that are never recommended.
+        protocol: how the metrics were obtained, in words.
+        base_hash: for an adapter, `hash_base` of the checkpoint that it was trained on.
+        metrics: evaluation results by name.
+        data_fingerprint: hash of the prepared data that the model was trained on.
+        format_version: version of this file's layout.
+    """
+
+    input: InputFormat
+    popularity: list[int]
+    filter_seen: bool = True
+    deny_list: list[str] = dataclasses.field(default_factory=list)
+    protocol: str = ""
+    base_hash: str | None = None
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    data_fingerprint: str = ""
+    format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """Build the object from the content of a `recbert.json`.
+
+        Args:
+            content: the parsed JSON.
+
+        Raises:
+            ValueError: it is of another format version, or lacks a key, or has one too many.
+        """
+        if not isinstance(content, dict):
+            raise ValueError(f"{INFO_FILE} holds no JSON object: copy the checkpoint again")
+        version = content.get("format_version")
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"{INFO_FILE} has format_version {version!r}, this recbert reads {FORMAT_VERSION}: "
+                "install the recbert that wrote it, or train again"
+            )
+        _check_keys(content, cls, {"input", "popularity"})
+        _check_keys(content["input"], InputFormat, {"objective", "max_length"})
+        return cls(**{**content, "input": InputFormat(**content["input"])})
+
+
+def _check_keys(content: dict[str, Any], kind: type, needed: set[str]) -> None:
+    """Refuse a JSON object that lacks a key of a dataclass or has one that it does not know."""
+    unknown = content.keys() - {field.name for field in dataclasses.fields(kind)}
+    if missing := needed - content.keys():
+        raise ValueError(f"{INFO_FILE} lacks {sorted(missing)}: copy the checkpoint again")
+    if unknown:
+        raise ValueError(
+            f"{INFO_FILE} has the unknown keys {sorted(unknown)}: install the recbert that wrote it"
+        )
+
+
+def write_info(folder: str | Path, info: CheckpointInfo) -> None:
+    """Write `recbert.json`.
+
+    Args:
+        folder: the checkpoint folder.
+        info: what to write.
+    """
+    text = json.dumps(dataclasses.asdict(info), indent=1, ensure_ascii=False)
+    write_text(Path(folder) / INFO_FILE, text + "\n")
+
+
+def read_info(folder_or_hub_id: str | Path) -> CheckpointInfo:
+    """Read `recbert.json` from a checkpoint folder or a Hub repository.
+
+    Args:
+        folder_or_hub_id: a local folder or a Hub id such as `owner/name`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not readable JSON or of another format.
+    """
+    path = find_file(folder_or_hub_id, INFO_FILE)
+    if path is None:
+        raise FileNotFoundError(
+            f"{folder_or_hub_id} has no {INFO_FILE}: give the folder (or Hub id) of a checkpoint that "
+            "recbert saved"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise ValueError(f"{path} is not valid JSON ({error}): copy the checkpoint again") from error
+    return CheckpointInfo.from_dict(content)
+
+
+def find_file(folder_or_hub_id: str | Path, name: str) -> Path | None:
+    """Find one file of a checkpoint, downloading it when the checkpoint is a Hub repository.
+
+    Args:
+        folder_or_hub_id: a local folder or a Hub id.
+        name: the file's name.
+
+    Returns:
+        Its local path, or None when the checkpoint has no such file.
+
+    Raises:
+        FileNotFoundError: there is neither such a folder nor such a repository.
+    """
+    if Path(folder_or_hub_id).is_dir():
+        path = Path(folder_or_hub_id) / name
+        return path if path.is_file() else None
+    try:
+        found = cached_file(str(folder_or_hub_id), name, _raise_exceptions_for_missing_entries=False)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{folder_or_hub_id} is neither a folder here nor a repository that the Hub lets you read: "
+            f"{error}"
+        ) from error
+    return None if found is None else Path(found)

@@ -1,0 +1,120 @@
+"""`recbert evaluate`: rank the full catalogue for every target, models and count baselines in one table."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbert.baselines import ItemKNN, Markov, Popularity, RecentPopularity, SequentialRules
+from recbert.checkpoint import write_text
+from recbert.commands.session import read_data
+from recbert.evaluation import Ranking, RankingMetrics, Scorer, build_bucket_table, build_table, rank_targets
+from recbert.inputs import TargetRows, TrainRows
+from recbert.recipe import EvaluationConfig, Recipe, load_recipe, recipe_parser
+from recbert.recommender import Recommender
+from recbert.tokenizer import ItemTokenizer
+from recbert.training import count_items
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("hit@10", "ndcg@10", "mrr@10", "coverage@10")
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command.
+
+    Args:
+        arguments: its command line.
+
+    Returns:
+        The exit code.
+    """
+    parser = recipe_parser("evaluate")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
+    recipe, options = load_recipe(parser, arguments)
+    data, tokenizer, manifest = read_data(recipe)
+    if recipe.evaluation.part not in data:
+        raise ValueError(
+            f"the prepared data has no {recipe.evaluation.part} part: its parts are {', '.join(data)}"
+        )
+    popularity = count_items(TrainRows(data["train"], least=1, seed=0), tokenizer.num_items)
+    targets = TargetRows(data[recipe.evaluation.part])
+    rankings: dict[str, Ranking] = {}
+    for name, scorer in _scorers(recipe, data, tokenizer):
+        rankings[name] = rank_targets(
+            scorer,
+            targets,
+            filter_seen=recipe.evaluation.filter_seen,
+            batch_size=recipe.evaluation.batch_size,
+            progress=True,
+        )
+    metrics = RankingMetrics(resamples=recipe.evaluation.bootstrap)
+    against = next(iter(rankings)) if len(rankings) > 1 else None
+    table = build_table(
+        rankings,
+        split=manifest["protocol"],
+        metrics=metrics,
+        columns=COLUMNS,
+        against=against,
+        popularity=popularity,
+    )
+    buckets = build_bucket_table(rankings, popularity, metrics=metrics)
+    result = {
+        "protocol": manifest["protocol"],
+        "part": recipe.evaluation.part,
+        "targets": len(targets),
+        "data_fingerprint": manifest["fingerprint"],
+        "models": {name: _figures(ranking, metrics, popularity) for name, ranking in rankings.items()},
+    }
+    if not recipe.training.should_save:
+        return 0  # another process writes
+    output = Path(recipe.training.output_dir or "")
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(output / "evaluation.json", json.dumps(result, indent=1) + "\n")
+    write_text(output / "evaluation.md", f"{table}\n{buckets}")
+    sys.stdout.write(json.dumps(result) + "\n" if options.json else f"{table}\n{buckets}")
+    return 0
+
+
+def _scorers(recipe: Recipe, data: Any, tokenizer: ItemTokenizer) -> Iterator[tuple[str, Scorer]]:
+    """Give everything to evaluate by the name to print: checkpoints first, then the baselines."""
+    for checkpoint in recipe.evaluation.checkpoints or [str(Path(recipe.training.output_dir or "", "model"))]:
+        recommender = Recommender.from_pretrained(checkpoint, device=recipe.training.device)
+        if recommender.tokenizer.item_ids != tokenizer.item_ids:
+            raise ValueError(
+                f"{checkpoint} has another vocabulary than {recipe.data.prepared}: evaluate it on the data "
+                "that it was trained on, or prepare the data with data.vocabulary set to it"
+            )
+        yield _short_name(checkpoint), recommender.scorer
+    for name in recipe.evaluation.baselines:
+        baseline = _baseline(name, recipe.evaluation)
+        baseline.fit(data["train"], tokenizer.num_items)
+        yield name, baseline
+
+
+def _baseline(name: str, config: EvaluationConfig) -> Any:
+    """Build a baseline by its name in the recipe."""
+    if name == "sequential-rules":
+        return SequentialRules(window=config.rules_window)
+    if name == "recent-popularity":
+        return RecentPopularity(days=config.recent_days)
+    return {"popularity": Popularity, "markov": Markov, "item-knn": ItemKNN}[name]()
+
+
+def _short_name(checkpoint: str) -> str:
+    """Give the name of a checkpoint for a table: its folder, or the run's if that is called `model`."""
+    path = Path(checkpoint)
+    return path.parent.name if path.name == "model" else path.name
+
+
+def _figures(ranking: Ranking, metrics: RankingMetrics, popularity: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """Give all metrics of a ranking, with intervals of the main ones and the rows by popularity."""
+    return {
+        **metrics.compute(ranking, popularity),
+        "intervals": {name: metrics.bootstrap(ranking, name) for name in ("hit@10", "ndcg@10")},
+        "by_popularity": metrics.by_popularity(ranking, popularity),
+    }

@@ -1,0 +1,75 @@
+"""`recbert finetune`: adapt a checkpoint to other data, with LoRA where the recipe has an adapter section."""
+
+import logging
+from typing import cast
+
+from transformers import PreTrainedModel
+
+from recbert.adapters import add_lora, parameter_counts
+from recbert.checkpoint import find_file, read_info
+from recbert.commands.session import objective_of, read_data, train
+from recbert.recipe import AdapterConfig, Recipe, load_recipe, recipe_parser
+from recbert.recommender import load_weights
+from recbert.tokenizer import ItemTokenizer
+
+logger = logging.getLogger(__name__)
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command.
+
+    Args:
+        arguments: its command line.
+
+    Returns:
+        The exit code.
+    """
+    recipe, _ = load_recipe(recipe_parser("finetune"), arguments)
+    data, tokenizer, manifest = read_data(recipe)
+    model = _load_base(recipe, tokenizer)
+    if recipe.adapter is not None:
+        model = _adapt(model, recipe.adapter)
+    counts = parameter_counts(model)
+    logger.info(
+        "parameters: %s in total, %s trainable; adapter of %s bytes",
+        *(f"{counts[name]:,}" for name in ("total", "trainable", "adapter_bytes")),
+    )
+    train(recipe, model, objective_of(recipe, tokenizer), data, manifest)
+    return 0
+
+
+def _load_base(recipe: Recipe, tokenizer: ItemTokenizer) -> PreTrainedModel:
+    """Load the checkpoint to start from, after checking that the recipe goes with it."""
+    base = recipe.model.base
+    if base is None:
+        raise ValueError(
+            "model.base is missing: name the checkpoint to start from, or run `recbert pretrain`"
+        )
+    info = read_info(base)
+    if find_file(base, "adapter_config.json") is not None:
+        raise ValueError(
+            f"model.base is {base}, an adapter: name the checkpoint that the adapter was trained on"
+        )
+    if ItemTokenizer.from_pretrained(base).item_ids != tokenizer.item_ids:
+        raise ValueError(
+            f"{recipe.data.prepared} was prepared with another vocabulary than {base} has: set "
+            f"data.vocabulary to {base} and run `recbert prepare` again"
+        )
+    if info.input.objective != recipe.objective.name:
+        raise ValueError(
+            f"objective.name is {recipe.objective.name!r} and {base} was trained with "
+            f"{info.input.objective!r}: use the base's"
+        )
+    return load_weights(base, info)
+
+
+def _adapt(model: PreTrainedModel, config: AdapterConfig) -> PreTrainedModel:
+    """Add the adapter of a recipe."""
+    adapted = add_lora(
+        model,
+        r=config.r,
+        alpha=config.alpha,
+        dropout=config.dropout,
+        target_modules=config.target_modules,
+    )
+    return cast(PreTrainedModel, adapted)

@@ -1,0 +1,113 @@
+"""Histories of many users from files, and answers written in shards that a second run does not repeat."""
+
+import glob
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recbert.checkpoint import find_file, hash_file, write_text
+from recbert.events import ITEM_ID, USER_ID, collect_sorted, read_events
+
+HISTORY = "history"
+
+Histories = list[tuple[str, list[str]]]
+Shard = tuple[Path, Histories]
+
+
+def read_histories(pattern: str) -> Histories:
+    """Read histories of many users.
+
+    Args:
+        pattern: event files with the columns `user_id`, `item_id` and `timestamp`, or Parquet files with one
+            row a user and a list column `history`; a path, a glob or a folder.
+
+    Returns:
+        (user id, item ids from the earliest) pairs, sorted by user.
+
+    Raises:
+        FileNotFoundError: the pattern matches no file.
+        ValueError: a column is missing.
+    """
+    paths = sorted(glob.glob(f"{pattern}/*.parquet" if Path(pattern).is_dir() else pattern))
+    if not paths:
+        raise FileNotFoundError(f"{pattern} matches no file: give event files, quoted against the shell")
+    if paths[0].endswith(".parquet") and HISTORY in pq.read_schema(paths[0]).names:
+        return sorted((pair for path in paths for pair in _read_lists(path)), key=lambda pair: pair[0])
+    events = collect_sorted(read_events(pattern))
+    histories: dict[str, list[str]] = {}
+    for user, item in zip(events[USER_ID].to_pylist(), events[ITEM_ID].to_pylist(), strict=True):
+        histories.setdefault(user, []).append(item)
+    return list(histories.items())
+
+
+def _read_lists(path: str) -> Iterator[tuple[str, list[str]]]:
+    """Read a file with one history a row; a missing one is empty."""
+    missing = {USER_ID, HISTORY} - set(pq.read_schema(path).names)
+    if missing:
+        raise ValueError(
+            f"{path} has no column {sorted(missing)}: files of histories need {USER_ID} and {HISTORY}"
+        )
+    table = pq.read_table(path, columns=[USER_ID, HISTORY])
+    for user, items in zip(table[USER_ID].to_pylist(), table[HISTORY].to_pylist(), strict=True):
+        yield str(user), [str(item) for item in items or []]
+
+
+def missing_shards(histories: Histories, output: Path, size: int, request: dict[str, Any]) -> Iterator[Shard]:
+    """Give the shards that an earlier run of the same request has not written.
+
+    Args:
+        histories: all histories.
+        output: the folder of the shards.
+        size: users in a shard.
+        request: everything that the content depends on, its `checkpoint` among it; kept in `request.json`.
+
+    Yields:
+        The file to write with `write_shard`, and its histories.
+
+    Raises:
+        ValueError: the folder holds the shards of another request, or the size is not positive.
+    """
+    if size < 1:
+        raise ValueError(f"shard-size is {size}: it must be at least 1")
+    output.mkdir(parents=True, exist_ok=True)
+    full = {
+        **request,
+        "weights": _hash_weights(request["checkpoint"]),
+        "users": len(histories),
+        "events": sum(len(items) for _, items in histories),
+    }
+    kept, text = output / "request.json", json.dumps(full, indent=1, ensure_ascii=False)
+    if kept.exists() and kept.read_text(encoding="utf-8") != text:
+        raise ValueError(f"{output} holds the answers to another request: name another folder or remove it")
+    write_text(kept, text)
+    for number, start in enumerate(range(0, len(histories), size)):
+        path = output / f"part-{number:05d}.parquet"
+        if not path.exists():
+            yield path, histories[start : start + size]
+
+
+def _hash_weights(checkpoint: str) -> str | None:
+    """Identify what answers: a retrained checkpoint must not complete the shards of the one before."""
+    for name in ("adapter_model.safetensors", "model.safetensors"):
+        if (path := find_file(checkpoint, name)) is not None:
+            return hash_file(path)
+    return None
+
+
+def write_shard(path: Path, columns: dict[str, Any]) -> None:
+    """Write a shard whole or not at all.
+
+    Args:
+        path: the shard's file.
+        columns: values by column name.
+    """
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        pq.write_table(pa.table(columns), draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

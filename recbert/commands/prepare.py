@@ -1,0 +1,109 @@
+"""`recbert prepare`: events into cleaned, split, tokenised sequences in one folder."""
+
+import logging
+from typing import Any
+
+from recbert.checkpoint import write_folder
+from recbert.events import clean_events, pseudonymise, read_events, read_pseudonym_key
+from recbert.recipe import DataConfig, SplitConfig, load_recipe, recipe_parser
+from recbert.sequences import build_sequences, write_prepared
+from recbert.splits import SplitProtocol, select_users, split_events
+from recbert.tokenizer import ItemTokenizer
+
+logger = logging.getLogger(__name__)
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command.
+
+    Args:
+        arguments: its command line.
+
+    Returns:
+        The exit code.
+    """
+    recipe, _ = load_recipe(recipe_parser("prepare"), arguments)
+    protocol = _protocol(recipe.split)
+    events = _read(recipe.data)
+    if recipe.split.cohort is not None:
+        cohort = recipe.split.cohort
+        events = select_users(
+            events, by=cohort.by, fraction=cohort.fraction, keep=cohort.keep, seed=cohort.seed
+        )
+    events, report = clean_events(events, recipe.data.clean)
+    for name in ("users", "items"):
+        if report.statistics[name] < 2:
+            raise ValueError(
+                f"{recipe.data.events} has only one of {name} after cleaning, and a recommender learns from "
+                "many: check the column names and loosen data.clean"
+            )
+    train, valid, test = split_events(events, protocol)
+    vocabulary = recipe.data.vocabulary
+    tokenizer = (
+        ItemTokenizer.from_items(train) if vocabulary is None else ItemTokenizer.from_pretrained(vocabulary)
+    )
+    data = build_sequences(
+        train,
+        valid,
+        test,
+        tokenizer=tokenizer,
+        max_length=recipe.sequences.max_length,
+        windows=recipe.sequences.windows,
+        stride=recipe.sequences.stride,
+    )
+    with write_folder(recipe.data.prepared) as draft:
+        write_prepared(draft, data, tokenizer, {"protocol": _describe(protocol, recipe.split)})
+        report.save(draft / "report")
+    sizes = ", ".join(f"{name} {len(part):,} rows" for name, part in data.items())
+    logger.info("%s: %s, %s items", recipe.data.prepared, sizes, f"{tokenizer.num_items:,}")
+    return 0
+
+
+def _read(config: DataConfig) -> Any:
+    """Read the events that a recipe names."""
+    if config.events is None:
+        raise ValueError(
+            "data.events is missing: name the event table in the recipe or with --data.events PATH"
+        )
+    events = read_events(
+        config.events,
+        user=config.user,
+        item=config.item,
+        time=config.time,
+        time_unit=config.time_unit,
+        order=config.order,
+        event_type=config.event_type,
+        value=config.value,
+        separator=config.separator,
+        keep_invalid=config.clean.drop_invalid or config.clean.impute_time is not None,
+    )
+    if config.pseudonymise:
+        events = pseudonymise(events, read_pseudonym_key(file=config.pseudonym_key_file))
+    return events
+
+
+def _protocol(config: SplitConfig) -> SplitProtocol:
+    """Give the rules of a recipe's split."""
+    return SplitProtocol(
+        method=config.method,
+        cuts=config.cuts,
+        target=config.target,
+        n_test=config.n_test,
+        n_valid=config.n_valid,
+        fractions=config.fractions,
+        by=config.by,
+        seed=config.seed,
+    )
+
+
+def _describe(protocol: SplitProtocol, config: SplitConfig) -> str:
+    """Say in words how the events were divided, and which users took part."""
+    if config.cohort is None:
+        return protocol.describe()
+    cohort = config.cohort
+    share = cohort.fraction if cohort.keep == "first" else 1 - cohort.fraction
+    if cohort.by == "random":
+        who = f"a random {share:.0%} of users (seed {cohort.seed}, {cohort.keep})"
+    else:
+        who = f"the {share:.0%} of users who joined {'first' if cohort.keep == 'first' else 'last'}"
+    return f"{protocol.describe()}; only {who}"

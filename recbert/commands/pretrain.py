@@ -1,0 +1,34 @@
+"""`recbert pretrain`: train a new model on prepared data."""
+
+from recbert.commands.session import objective_of, read_data, train
+from recbert.models import build_model
+from recbert.recipe import load_recipe, recipe_parser
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command.
+
+    Args:
+        arguments: its command line.
+
+    Returns:
+        The exit code.
+    """
+    recipe, _ = load_recipe(recipe_parser("pretrain"), arguments)
+    if recipe.model.base is not None or recipe.adapter is not None:
+        raise ValueError("the recipe has model.base or adapter: run `recbert finetune` with it")
+    data, tokenizer, manifest = read_data(recipe)
+    size = recipe.model
+    model = build_model(
+        size.family,
+        tokenizer,
+        objective=recipe.objective.name,
+        hidden_size=size.hidden_size,
+        num_hidden_layers=size.num_hidden_layers,
+        num_attention_heads=size.num_attention_heads,
+        intermediate_size=size.intermediate_size,
+        dropout=size.dropout,
+        max_length=recipe.sequences.max_length,
+    )
+    train(recipe, model, objective_of(recipe, tokenizer), data, manifest)
+    return 0

@@ -1,0 +1,136 @@
+"""What training commands share: the prepared data, the objective, and a training run that can be resumed."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from recbert.objectives import MaskedItem, NextItem
+from recbert.recipe import Recipe
+from recbert.sequences import read_prepared
+from recbert.tokenizer import ItemTokenizer
+from recbert.training import Provenance, RecTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def read_data(recipe: Recipe) -> tuple[Any, ItemTokenizer, dict[str, Any]]:
+    """Read the prepared data of a recipe.
+
+    Args:
+        recipe: the recipe.
+
+    Returns:
+        data: parts by name.
+        tokenizer: their vocabulary.
+        manifest: protocol and fingerprint.
+
+    Raises:
+        FileNotFoundError: it was not prepared.
+    """
+    if not Path(recipe.data.prepared, "manifest.json").is_file():
+        raise FileNotFoundError(
+            f"{recipe.data.prepared} is not prepared data: run `recbert prepare` with this recipe"
+        )
+    return read_prepared(recipe.data.prepared)
+
+
+def objective_of(recipe: Recipe, tokenizer: ItemTokenizer) -> NextItem | MaskedItem:
+    """Build the objective of a recipe.
+
+    Args:
+        recipe: the recipe.
+        tokenizer: the vocabulary of its data.
+    """
+    length = recipe.sequences.max_length
+    if recipe.objective.name == "next-item":
+        return NextItem(tokenizer, length)
+    return MaskedItem(
+        tokenizer,
+        length,
+        mask_rate=recipe.objective.mask_rate,
+        last_item_share=recipe.objective.last_item_share,
+    )
+
+
+def train(
+    recipe: Recipe,
+    model: PreTrainedModel,
+    objective: NextItem | MaskedItem,
+    data: Any,
+    manifest: dict[str, Any],
+) -> None:
+    """Train, keep the best epoch and save it in the `model` folder of `training.output_dir`.
+
+    With `--training.resume_from_checkpoint true` an interrupted run goes on from its last epoch. Without it,
+    the checkpoints of an earlier run in the same folder are removed: two runs cannot be told apart there.
+
+    Args:
+        recipe: the recipe.
+        model: the model to train.
+        objective: its objective.
+        data: parts by name.
+        manifest: the prepared data's manifest.
+
+    Raises:
+        FileNotFoundError: there is nothing to resume.
+    """
+    folder = Path(recipe.training.output_dir or "")
+    resume = _checkpoint_to_resume(recipe.training.resume_from_checkpoint, folder)
+    provenance = Provenance(manifest["protocol"], manifest["fingerprint"], recipe.text)
+    trainer = RecTrainer(model, recipe.training, objective=objective, data=data, provenance=provenance)
+    if resume is None and recipe.training.should_save:
+        _remove(_checkpoints(folder), "of an earlier run")
+    try:
+        trainer.train(resume_from_checkpoint=resume)
+        if trainer.eval_dataset is not None:
+            trainer.evaluate()  # of the best epoch, for the model card
+        trainer.save_model(str(folder / "model"))
+    finally:
+        if recipe.training.should_save:
+            _remove([path for path in _checkpoints(folder) if not _is_complete(path)], "that are incomplete")
+    logger.info("saved %s", folder / "model")
+
+
+def _checkpoint_to_resume(wanted: str | bool | None, folder: Path) -> str | None:
+    """Give the checkpoint folder that `training.resume_from_checkpoint` means."""
+    choice = str(wanted).lower()
+    if choice in ("none", "false"):
+        return None
+    if choice != "true":
+        if not Path(str(wanted)).is_dir():
+            raise FileNotFoundError(
+                f"training.resume_from_checkpoint is {wanted!r}: no such folder; `true` takes the last"
+            )
+        return str(wanted)
+    complete = [path for path in _checkpoints(folder) if _is_complete(path)]
+    if not complete:
+        raise FileNotFoundError(f"{folder} has no checkpoint to resume: drop training.resume_from_checkpoint")
+    logger.info("going on from %s", complete[-1])
+    return str(complete[-1])
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Give the Trainer's own checkpoints in a folder, the earliest first."""
+    numbered = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+    return sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """Tell whether a checkpoint was written to its end: the Trainer writes its state last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _remove(checkpoints: list[Path], why: str) -> None:
+    """Remove checkpoints and say so."""
+    for path in checkpoints:
+        shutil.rmtree(path, ignore_errors=True)
+    if checkpoints:
+        logger.info("removed %d checkpoints %s", len(checkpoints), why)

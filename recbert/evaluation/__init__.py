@@ -1,0 +1,29 @@
+"""Full-catalogue ranks, the metrics made of them, their intervals, and the table that shows them.
+
+The `evaluate.Metric` modules live in `recbert.evaluation.modules`, so that ranking needs neither `evaluate`
+nor `datasets`.
+"""
+
+from recbert.evaluation.intervals import Comparison, bootstrap_mean, compare_means
+from recbert.evaluation.metrics import popularity_buckets
+from recbert.evaluation.ranking import Ranking, Scorer
+from recbert.evaluation.ranking_metrics import RankingMetrics
+from recbert.evaluation.ranks import exclude_items, rank_scores, rank_targets, top_items
+from recbert.evaluation.table import build_bucket_table, build_table, describe_protocol
+
+__all__ = [
+    "Comparison",
+    "Ranking",
+    "RankingMetrics",
+    "Scorer",
+    "bootstrap_mean",
+    "build_bucket_table",
+    "build_table",
+    "compare_means",
+    "describe_protocol",
+    "exclude_items",
+    "popularity_buckets",
+    "rank_scores",
+    "rank_targets",
+    "top_items",
+]

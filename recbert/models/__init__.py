@@ -1,0 +1,16 @@
+"""Models: a family's name, sizes and an item vocabulary become a stock transformers model."""
+
+from recbert.models.build import build_model, check_fits
+from recbert.models.families import default_lora_targets, supported_families
+from recbert.models.head import hidden_only, item_head, item_logits, item_table
+
+__all__ = [
+    "build_model",
+    "check_fits",
+    "default_lora_targets",
+    "hidden_only",
+    "item_head",
+    "item_logits",
+    "item_table",
+    "supported_families",
+]

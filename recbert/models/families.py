@@ -1,0 +1,219 @@
+"""The table of model families: what each one calls its sizes, its dropout and its LoRA targets.
+
+A family is a transformers `model_type`, or "lstm" / "gru" (recbert.recurrent). Families in FAMILIES are
+tested one by one. Any other family of the masked-LM and causal-LM Auto mappings is tried by the uniform names
+of OTHER and probed after construction.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
+
+from recbert.recurrent import CELLS
+
+Objective = Literal["masked-item", "next-item"]
+OBJECTIVES: tuple[Objective, ...] = ("masked-item", "next-item")
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one family spells the uniform sizes; every name in a tuple receives the same value.
+
+    `unused_positions` counts the rows of the position table before the first one used: "pad" where positions
+    start behind the pad id (pad id + 1 rows).
+    `feed_forward_is_factor` marks families that ask for the feed-forward width as a multiple of the hidden
+    size.
+    """
+
+    hidden: tuple[str, ...] = ("hidden_size",)
+    layers: str = "num_hidden_layers"
+    heads: tuple[str, ...] = ("num_attention_heads",)
+    head_size: tuple[str, ...] = ()
+    feed_forward: str = "intermediate_size"
+    feed_forward_is_factor: bool = False
+    positions: tuple[str, ...] = ("max_position_embeddings",)
+    unused_positions: int | Literal["pad"] = 0
+    dropout: tuple[str, ...] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    settings: Mapping[str, object] = field(default_factory=dict)
+    lora_targets: tuple[str, ...] = ()
+
+
+_BERT_LINEARS = ("query", "key", "value", "dense")
+_LLAMA_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+_BERT = Family(lora_targets=_BERT_LINEARS)
+_ROBERTA = Family(unused_positions="pad", lora_targets=_BERT_LINEARS)
+_LLAMA = Family(
+    heads=("num_attention_heads", "num_key_value_heads"),
+    head_size=("head_dim",),
+    dropout=("attention_dropout",),
+    lora_targets=_LLAMA_LINEARS,
+)
+_WINDOWLESS_LLAMA = Family(
+    heads=_LLAMA.heads,
+    head_size=_LLAMA.head_size,
+    dropout=_LLAMA.dropout,
+    settings={"sliding_window": None},
+    lora_targets=_LLAMA_LINEARS,
+)
+
+FAMILIES: dict[str, Family] = {
+    "bert": _BERT,
+    "roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "distilbert": Family(
+        hidden=("dim",),
+        layers="n_layers",
+        heads=("n_heads",),
+        feed_forward="hidden_dim",
+        dropout=("dropout", "attention_dropout"),
+        lora_targets=("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
+    ),
+    "modernbert": Family(
+        dropout=("embedding_dropout", "attention_dropout", "mlp_dropout"),
+        lora_targets=("Wqkv", "Wo", "Wi"),
+    ),
+    "electra": Family(hidden=("hidden_size", "embedding_size"), lora_targets=_BERT_LINEARS),
+    "albert": Family(
+        hidden=("hidden_size", "embedding_size"),
+        lora_targets=("query", "key", "value", "dense", "ffn", "ffn_output"),
+    ),
+    # MPNet takes 1 for the pad id of its positions, whatever the configuration says.
+    "mpnet": Family(unused_positions=2, lora_targets=("q", "k", "v", "o", "dense")),
+    "deberta-v2": Family(
+        hidden=("hidden_size", "pooler_hidden_size"),
+        settings={
+            # Without these the family is BERT: disentangled attention is off in its default configuration.
+            "relative_attention": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "share_att_key": True,
+            "norm_rel_ebd": "layer_norm",
+            "position_biased_input": False,
+        },
+        lora_targets=("query_proj", "key_proj", "value_proj", "dense"),
+    ),
+    "gpt2": Family(
+        hidden=("n_embd",),
+        layers="n_layer",
+        heads=("n_head",),
+        feed_forward="n_inner",
+        positions=("n_positions",),
+        dropout=("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+        lora_targets=("c_attn", "c_proj", "c_fc"),
+    ),
+    "llama": _LLAMA,
+    "qwen2": Family(heads=_LLAMA.heads, dropout=_LLAMA.dropout, lora_targets=_LLAMA_LINEARS),
+    "qwen3": _LLAMA,
+    "mistral": _WINDOWLESS_LLAMA,
+    "gemma3_text": Family(
+        heads=_LLAMA.heads,
+        head_size=("head_dim", "query_pre_attn_scalar"),
+        dropout=_LLAMA.dropout,
+        lora_targets=_LLAMA_LINEARS,
+    ),
+    "mamba": Family(
+        heads=(),
+        feed_forward="expand",
+        feed_forward_is_factor=True,
+        positions=(),
+        dropout=(),
+        # peft refuses out_proj and conv1d here: the kernels read their weights past the module's forward.
+        lora_targets=("in_proj", "x_proj"),
+    ),
+    "opt": Family(
+        hidden=("hidden_size", "word_embed_proj_dim"),
+        feed_forward="ffn_dim",
+        dropout=("dropout", "attention_dropout"),
+        lora_targets=("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
+    ),
+    "gpt_neox": Family(
+        dropout=("hidden_dropout", "attention_dropout"),
+        lora_targets=("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"),
+    ),
+    "phi3": Family(
+        heads=_LLAMA.heads,
+        positions=("max_position_embeddings", "original_max_position_embeddings"),
+        dropout=("resid_pdrop", "embd_pdrop", "attention_dropout"),
+        lora_targets=("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
+    ),
+}
+
+OTHER = Family(
+    hidden=("hidden_size", "embedding_size"),
+    heads=("num_attention_heads", "num_key_value_heads"),
+    head_size=("head_dim",),
+    # One spare position: the kin of RoBERTa among these start behind the pad id.
+    unused_positions=1,
+    dropout=(
+        *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"),
+        *("hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "embedding_dropout"),
+    ),
+)
+
+REFUSED: dict[str, str] = {
+    "gemma2": "it soft-caps its logits behind the item matrix",
+    "nanochat": "it soft-caps its logits behind the item matrix",
+    "vaultgemma": "it soft-caps its logits behind the item matrix",
+}
+
+
+def supported_families(objective: str) -> list[str]:
+    """The names `build_model` accepts for an objective, sorted.
+
+    Those in FAMILIES, "lstm" and "gru" are tested; the rest are tried by uniform names and probed when built.
+
+    Raises:
+        ValueError: an objective other than "masked-item" and "next-item".
+    """
+    if objective == "masked-item":
+        names = set(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
+    elif objective == "next-item":
+        names = {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *CELLS}
+    else:
+        raise ValueError(f"objective={objective!r}: must be one of {', '.join(OBJECTIVES)}.")
+    return sorted(names - set(REFUSED))
+
+
+def find_family(family: str, objective: str) -> Family:
+    """The table row of a family, or the row of uniform names where the table has none.
+
+    Raises:
+        ValueError: unknown objective or family, or a pair of both that does not exist.
+    """
+    supported = supported_families(objective)
+    if family in supported:
+        return FAMILIES.get(family, OTHER)
+    if family in REFUSED:
+        raise ValueError(f"family={family!r}: refused, because {REFUSED[family]}.")
+    tested = [name for name in supported if name in FAMILIES or name in CELLS]
+    other = next(name for name in OBJECTIVES if name != objective)
+    if family in supported_families(other):
+        problem = f"has no {objective} head (it works with objective={other!r})"
+    else:
+        near = difflib.get_close_matches(family, supported, n=3)
+        problem = "is unknown" + (f"; nearest names: {', '.join(near)}" if near else "")
+    mapping = "masked-LM" if objective == "masked-item" else "causal-LM"
+    raise ValueError(
+        f"family={family!r} {problem}. Tested families for {objective}: {', '.join(tested)}; other model "
+        f"types of the {mapping} mapping of transformers are tried as well."
+    )
+
+
+def default_lora_targets(family: str) -> list[str] | str:
+    """The modules LoRA adapts by default in a family: attention and feed-forward, or "all-linear".
+
+    Names outside the table get "all-linear", which peft resolves to every linear layer but the item head.
+    """
+    if family in CELLS:
+        return ["projection"]
+    targets = FAMILIES.get(family, OTHER).lora_targets
+    return list(targets) if targets else "all-linear"

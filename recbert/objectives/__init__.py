@@ -1,0 +1,6 @@
+"""What is predicted, from which rows, and at what loss."""
+
+from recbert.objectives.masked_item import MaskedItem
+from recbert.objectives.next_item import NextItem
+
+__all__ = ["MaskedItem", "NextItem"]

@@ -1,0 +1,28 @@
+"""A recipe: YAML and command line into validated dataclasses, one section a room, in the flow's order."""
+
+from recbert.recipe.parsing import load_recipe, recipe_parser
+from recbert.recipe.sections import (
+    AdapterConfig,
+    CohortConfig,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    Recipe,
+    SequencesConfig,
+    SplitConfig,
+)
+
+__all__ = [
+    "AdapterConfig",
+    "CohortConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "Recipe",
+    "SequencesConfig",
+    "SplitConfig",
+    "load_recipe",
+    "recipe_parser",
+]

@@ -1,0 +1,204 @@
+"""The sections of a recipe as dataclasses: every name, type and default that a YAML may set."""
+
+import dataclasses
+from typing import Literal
+
+from recbert.events import CleaningSteps
+from recbert.training import RecTrainingArguments
+
+
+@dataclasses.dataclass
+class DataConfig:
+    """Where events come from, how their columns are called, and where the prepared data goes.
+
+    Attributes:
+        prepared: folder of the prepared data; `prepare` writes it, the other commands read it.
+        events: file, glob, folder or Hub id of the event table.
+        items: table with `item_id` and `title`, for display.
+        user: column of user ids.
+        item: column of item ids.
+        time: column of event times.
+        time_unit: what numbers in it count, or `iso`.
+        order: column that breaks ties of time; files get their row number where this is null.
+        event_type: column of event types.
+        value: column of values such as ratings.
+        separator: field separator of CSV files; null takes it from the file's ending.
+        vocabulary: checkpoint whose items are the vocabulary; null takes the items of the training part.
+        pseudonymise: whether user ids are replaced by a keyed hash; the key comes from RECBERT_PSEUDONYM_KEY.
+        pseudonym_key_file: file with the key, instead of the environment variable.
+        clean: cleaning steps.
+    """
+
+    prepared: str
+    events: str | None = None
+    items: str | None = None
+    user: str = "user_id"
+    item: str = "item_id"
+    time: str = "timestamp"
+    time_unit: Literal["s", "ms", "us", "iso"] = "s"
+    order: str | None = None
+    event_type: str | None = None
+    value: str | None = None
+    separator: str | None = None
+    vocabulary: str | None = None
+    pseudonymise: bool = False
+    pseudonym_key_file: str | None = None
+    clean: CleaningSteps = dataclasses.field(default_factory=CleaningSteps)
+
+
+@dataclasses.dataclass
+class CohortConfig:
+    """Which users take part.
+
+    Attributes:
+        keep: the `first` users, or the `rest`.
+        by: by the time of their first event, or at `random`.
+        fraction: share of the users that count as first.
+        seed: for `random`.
+    """
+
+    keep: Literal["first", "rest"]
+    by: Literal["joined", "random"] = "joined"
+    fraction: float = 0.8
+    seed: int = 0
+
+
+@dataclasses.dataclass
+class SplitConfig:
+    """How events are divided; see `recbert.split_events`.
+
+    Attributes:
+        method: the split.
+        cuts: `temporal`: two quantiles of the event times, or two dates.
+        target: `temporal`: which events of a user's window are predicted.
+        n_test: `leave-n-out` and `users`: test events of a user.
+        n_valid: `leave-n-out`: validation events of a user.
+        fractions: `users`: shares of users in train, valid and test.
+        by: `users`: held out by joining time or at random.
+        seed: for `random`.
+        cohort: users that take part; null for all.
+    """
+
+    method: Literal["temporal", "leave-one-out", "leave-n-out", "users"] = "temporal"
+    cuts: tuple[float | str, float | str] = (0.8, 0.9)
+    target: Literal["first", "last", "all"] = "last"
+    n_test: int = 1
+    n_valid: int = 1
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    by: Literal["joined", "random"] = "random"
+    seed: int = 0
+    cohort: CohortConfig | None = None
+
+
+@dataclasses.dataclass
+class SequencesConfig:
+    """How training sequences are cut from histories; see `recbert.build_sequences`.
+
+    Attributes:
+        max_length: positions that the model sees at most.
+        windows: the `last` window of a history, `sliding` ones, or every `prefix`.
+        stride: events between sliding windows; null for `max_length`.
+    """
+
+    max_length: int = 200
+    windows: Literal["last", "sliding", "prefix"] = "last"
+    stride: int | None = None
+
+
+@dataclasses.dataclass
+class ModelConfig:
+    """The model to build, or the checkpoint to start from.
+
+    Attributes:
+        base: checkpoint to fine-tune; null builds a new model.
+        family: transformers' name of the architecture, or `lstm` or `gru`.
+        hidden_size: width.
+        num_hidden_layers: depth.
+        num_attention_heads: heads a layer.
+        intermediate_size: width of the feed-forward layer; null for four times `hidden_size`.
+        dropout: probability, wherever the family has dropout.
+    """
+
+    base: str | None = None
+    family: str = "gpt2"
+    hidden_size: int = 64
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 2
+    intermediate_size: int | None = None
+    dropout: float = 0.1
+
+
+@dataclasses.dataclass
+class ObjectiveConfig:
+    """What is predicted.
+
+    Attributes:
+        name: the objective.
+        mask_rate: `masked-item`: probability of masking an event.
+        last_item_share: `masked-item`: share of rows that mask only the last event.
+    """
+
+    name: Literal["next-item", "masked-item"] = "next-item"
+    mask_rate: float = 0.2
+    last_item_share: float = 0.1
+
+
+@dataclasses.dataclass
+class AdapterConfig:
+    """A LoRA adapter; see `recbert.add_lora`.
+
+    Attributes:
+        r: rank.
+        alpha: scale, divided by `r`.
+        dropout: probability on the adapter's input.
+        target_modules: names of the layers to adapt; null for the family's own.
+    """
+
+    r: int = 8
+    alpha: int = 16
+    dropout: float = 0.0
+    target_modules: list[str] | None = None
+
+
+@dataclasses.dataclass
+class EvaluationConfig:
+    """What is evaluated, and beside what.
+
+    Attributes:
+        checkpoints: folders or Hub ids; empty for the `model` folder of `training.output_dir`.
+        part: the part of the data.
+        filter_seen: whether items of the history are left out of the ranking.
+        baselines: count baselines in the same table.
+        rules_window: window of the sequential rules.
+        recent_days: window of the recent popularity.
+        bootstrap: resamples of users behind each interval.
+        batch_size: histories scored at once.
+    """
+
+    checkpoints: list[str] = dataclasses.field(default_factory=list)
+    part: Literal["test", "valid"] = "test"
+    filter_seen: bool = True
+    baselines: list[Literal["popularity", "recent-popularity", "markov", "sequential-rules", "item-knn"]] = (
+        dataclasses.field(
+            default_factory=lambda: ["popularity", "recent-popularity", "markov", "sequential-rules"]
+        )
+    )
+    rules_window: int = 10
+    recent_days: float = 30.0
+    bootstrap: int = 1000
+    batch_size: int = 256
+
+
+@dataclasses.dataclass
+class Recipe:
+    """All sections of a recipe, in the order of the flow, with its own text for the checkpoint."""
+
+    data: DataConfig
+    split: SplitConfig
+    sequences: SequencesConfig
+    model: ModelConfig
+    objective: ObjectiveConfig
+    adapter: AdapterConfig | None
+    training: RecTrainingArguments
+    evaluation: EvaluationConfig
+    text: str = ""

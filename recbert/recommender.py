@@ -1,0 +1,273 @@
+"""From a checkpoint to recommendations: raw item ids in, raw item ids and scores out."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
+
+import recbert.recurrent  # noqa: F401  # registers the recurrent models with the Auto classes
+from recbert.adapters import adapter_base, load_adapter
+from recbert.backends import TorchScorer
+from recbert.checkpoint import CheckpointInfo, find_file, hash_base, read_info
+from recbert.evaluation import top_items
+from recbert.inputs import TokenIds, known_items
+from recbert.models import check_fits
+from recbert.tokenizer import FIRST_ITEM_ID, ItemTokenizer
+
+logger = logging.getLogger(__name__)
+
+History = Sequence[str]
+Recommendation = tuple[str, float]
+
+
+class Recommender:
+    """Next-item recommendations from a checkpoint, for any history of item ids.
+
+    Args:
+        model: a stock model over the vocabulary, with or without an adapter.
+        tokenizer: its item vocabulary.
+        info: the content of its `recbert.json`.
+        titles: title of each item id, for display.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: ItemTokenizer,
+        info: CheckpointInfo,
+        titles: Mapping[str, str] | None = None,
+    ) -> None:
+        if len(info.popularity) != tokenizer.num_items:
+            raise ValueError(
+                f"recbert.json counts {len(info.popularity)} items and the tokenizer has "
+                f"{tokenizer.num_items}: the files are of different checkpoints, copy the checkpoint again"
+            )
+        check_fits(model, tokenizer, info.input.max_length)
+        model.train(False)
+        self.model = model
+        self.tokenizer = tokenizer
+        self.info = info
+        self.titles = dict(titles or {})
+        self.scorer = TorchScorer(model, info.input, info.popularity)
+        self._denied = torch.tensor(self._columns(info.deny_list), dtype=torch.long)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        checkpoint: str | Path,
+        *,
+        base: str | Path | None = None,
+        titles: Mapping[str, str] | None = None,
+        device: str | torch.device = "cpu",
+    ) -> Self:
+        """Load a checkpoint or an adapter, which brings its base along.
+
+        Args:
+            checkpoint: a folder or a Hub id.
+            base: for an adapter, the folder or Hub id of its base; None takes the one that it names.
+            titles: title of each item id, for display.
+            device: where to compute.
+
+        Raises:
+            FileNotFoundError: the folder, its tokenizer, weights or `recbert.json` are missing.
+            ValueError: a file is damaged, or the adapter belongs to another base.
+        """
+        info = read_info(checkpoint)
+        tokenizer = ItemTokenizer.from_pretrained(checkpoint)
+        if find_file(checkpoint, "adapter_config.json") is not None:
+            base = adapter_base(checkpoint) if base is None else base
+            _check_base(checkpoint, base, info)
+            model = cast(PreTrainedModel, load_adapter(load_weights(base, info), checkpoint))
+        elif base is None:
+            model = load_weights(checkpoint, info)
+        else:
+            raise ValueError(f"base is {str(base)!r}, but {checkpoint} is a whole checkpoint: leave base out")
+        try:
+            nn.Module.to(model, torch.device(device))
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device is {str(device)!r}, which this machine cannot use: {error}") from error
+        return cls(model, tokenizer, info, titles)
+
+    def recommend(
+        self,
+        history: History | Sequence[History],
+        k: int = 10,
+        *,
+        exclude: Iterable[str] = (),
+        filter_seen: bool | None = None,
+        candidates: Iterable[str] | None = None,
+        strict: bool = False,
+    ) -> list[Any]:
+        """Give the best next items of one history or of a batch of histories.
+
+        Unknown items of a history are skipped and reported by a warning. A history without any known item is
+        answered by the popularity that was saved with the checkpoint, and a warning says so.
+
+        Args:
+            history: item ids, the earliest first; or a list of such histories. An empty list is one empty
+                history.
+            k: how many items, at least 1; fewer come back when fewer are allowed.
+            exclude: item ids to leave out.
+            filter_seen: whether to leave out the items of the history; None takes the checkpoint's setting.
+            candidates: rank only these item ids; what `exclude` or `filter_seen` leaves out stays out.
+            strict: refuse a history without a known item instead of answering by popularity.
+
+        Returns:
+            (item id, score) pairs, the best first; one list of them for each history of a batch. Scores are
+            logits, or shares of the training events where popularity answers. Items with equal scores come in
+            the order of their ids.
+
+        Raises:
+            ValueError: `k` below 1, a history that is not of strings, or `strict` and nothing known.
+        """
+        if k < 1:
+            raise ValueError(f"k is {k}: it must be at least 1")
+        batch = _as_batch(history)
+        tokens = self._encode(batch, strict)
+        scores = self.scorer.scores(tokens)  # (B, V_items)
+        scores[:, ~self._allowed(candidates, exclude)] = -torch.inf
+        if self.info.filter_seen if filter_seen is None else filter_seen:
+            for row, items in enumerate(tokens):
+                scores[row, torch.from_numpy(known_items(items) - FIRST_ITEM_ID)] = -torch.inf
+        answers = self._best(scores, k)
+        return answers if batch is history else answers[0]
+
+    def encode(self, histories: Sequence[History]) -> Tensor:
+        """Give the vector of each history: the hidden state that predicts the next item.
+
+        Args:
+            histories: B lists of item ids, each with at least one known item.
+
+        Returns:
+            (B, D) in fp32 on the CPU; its product with the item vectors is the score.
+
+        Raises:
+            ValueError: a history has no known item.
+        """
+        return self.scorer.vectors(self._encode(histories, strict=True)).cpu()
+
+    def unknown_items(self, history: History) -> list[str]:
+        """Give the items of a history that the vocabulary does not have.
+
+        Args:
+            history: item ids.
+        """
+        return [item for item in history if item not in self.tokenizer]
+
+    def _encode(self, batch: Sequence[History], strict: bool) -> list[TokenIds]:
+        """Turn item ids into token ids; what is unknown is reported once for the batch."""
+        unknown = [self.unknown_items(items) for items in batch]
+        lost = [
+            list(items) for items, missing in zip(batch, unknown, strict=True) if len(missing) == len(items)
+        ]
+        if lost and strict:
+            raise ValueError(
+                f"the history {lost[0][:5]} has no item that the checkpoint knows: check that these are item "
+                "ids of its catalogue, or drop strict to get the most popular items"
+            )
+        if lost:
+            logger.warning(
+                "%d of %d histories have no known item and are answered by popularity, for example %s",
+                len(lost),
+                len(batch),
+                lost[0][:5],
+            )
+        skipped = {item for missing in unknown for item in missing}
+        if skipped:
+            logger.warning("%d unknown items are skipped, for example %s", len(skipped), sorted(skipped)[:5])
+        return [np.asarray(self.tokenizer.encode(items), dtype=np.int64) for items in batch]
+
+    def _columns(self, items: Iterable[str]) -> list[int]:
+        """Give the score columns of item ids; unknown ones are reported and have none."""
+        if isinstance(items, str):
+            raise ValueError(f"{items!r} is one string: give a list of item ids")
+        items = list(items)
+        if unknown := self.unknown_items(items):
+            logger.warning("%d items are not in the catalogue, for example %s", len(unknown), unknown[:5])
+        return [token - FIRST_ITEM_ID for token in self.tokenizer.encode(items) if token >= FIRST_ITEM_ID]
+
+    def _allowed(self, candidates: Iterable[str] | None, exclude: Iterable[str]) -> Tensor:
+        """Mark the items that may be recommended, (V_items,) bool."""
+        allowed = torch.full((self.tokenizer.num_items,), candidates is None)
+        if candidates is not None:
+            allowed[self._columns(candidates)] = True
+        allowed[self._columns(exclude)] = False
+        allowed[self._denied] = False
+        return allowed
+
+    def _best(self, scores: Tensor, k: int) -> list[list[Recommendation]]:
+        """Give the k best items of each row of scores (B, V_items); -inf is never recommended."""
+        top = top_items(scores, k)  # (B, K)
+        item_ids = self.tokenizer.item_ids
+        return [
+            [(item_ids[column], float(row[column])) for column in columns if column >= 0]
+            for columns, row in zip(top.tolist(), scores, strict=True)
+        ]
+
+
+def _as_batch(history: History | Sequence[History]) -> Sequence[History]:
+    """Tell a batch of histories from one history, and refuse what is neither."""
+    if not isinstance(history, str):
+        parts: list[Any] = list(history)
+        if all(isinstance(part, str) for part in parts):
+            return [parts]
+        is_batch = not any(
+            isinstance(part, (str, Mapping)) or not isinstance(part, Iterable) for part in parts
+        )
+        if is_batch and all(isinstance(item, str) for part in parts for item in part):
+            return history
+    raise ValueError(
+        f"history is {str(history)[:60]}: give a list of item ids as strings, such as ['318', '296'], or a "
+        "list of such lists"
+    )
+
+
+def _check_base(adapter: str | Path, base: str | Path, info: CheckpointInfo) -> None:
+    """Refuse a base that is not there, or that the adapter was not trained on."""
+    try:
+        files = [find_file(base, name) for name in ("tokenizer.json", "model.safetensors")]
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"the base of the adapter {adapter} is gone, name it as base: {error}") from error
+    folder = files[0].parent if files[0] is not None and files[1] is not None else Path(base)
+    if info.base_hash is not None and folder.is_dir() and hash_base(folder) != info.base_hash:
+        raise ValueError(
+            f"the adapter {adapter} was trained on another base than {base}: name the base whose hash is "
+            f"{info.base_hash}, or train the adapter again"
+        )
+
+
+def load_weights(checkpoint: str | Path, info: CheckpointInfo) -> PreTrainedModel:
+    """Load the stock model of a checkpoint.
+
+    Args:
+        checkpoint: a folder or a Hub id.
+        info: its `recbert.json`, which says whether the model is causal or masked.
+
+    Raises:
+        FileNotFoundError: there are no weights or no configuration.
+        ValueError: the weights are damaged, or those of another model.
+    """
+    auto = AutoModelForMaskedLM if info.input.objective == "masked-item" else AutoModelForCausalLM
+    try:
+        loaded: Any = auto.from_pretrained(checkpoint, output_loading_info=True)
+    except OSError as error:
+        raise FileNotFoundError(f"{checkpoint} cannot be loaded: {' '.join(str(error).split())}") from error
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(
+            f"the weights in {checkpoint} are damaged ({' '.join(str(error).split())[:200]}): copy the "
+            "checkpoint again"
+        ) from error
+    model: PreTrainedModel
+    model, loading = loaded
+    if loading["missing_keys"]:
+        raise ValueError(
+            f"the weights in {checkpoint} lack {sorted(loading['missing_keys'])[:3]}: copy the checkpoint "
+            "again, or train it again"
+        )
+    return model

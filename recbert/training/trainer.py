@@ -1,0 +1,282 @@
+"""RecTrainer: an objective and full-catalogue evaluation wired into transformers.Trainer."""
+
+import copy
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy
+
+from recbert.adapters import base_folder
+from recbert.backends import TorchScorer
+from recbert.checkpoint import CheckpointInfo, hash_base, write_folder, write_info, write_text
+from recbert.checkpoint.card import build_model_card
+from recbert.evaluation import Ranking, RankingMetrics, rank_targets
+from recbert.inputs import Draw, TargetRows, TokenIds, TrainRows
+from recbert.models import check_fits, hidden_only, item_table
+from recbert.objectives import MaskedItem, NextItem
+from recbert.training.arguments import RecTrainingArguments
+from recbert.training.direction import check_direction
+from recbert.training.sampler import Order, RowSampler
+
+logger = logging.getLogger(__name__)
+
+MAIN_METRICS = ("hit@10", "ndcg@10", "mrr@10", "coverage@10")
+"""What is logged at every evaluation during training, and what a checkpoint records."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """Where a checkpoint comes from; written into `recbert.json`, `recipe.yaml` and the model card.
+
+    Attributes:
+        protocol: how the data was split and the metrics are obtained, in words.
+        data_fingerprint: hash of the prepared data.
+        recipe: the resolved recipe as YAML.
+    """
+
+    protocol: str = ""
+    data_fingerprint: str = ""
+    recipe: str = ""
+
+
+class RecTrainer(Trainer):
+    """`transformers.Trainer` for an item sequence model.
+
+    The loss is the objective's, over hidden states at labelled positions only; evaluation ranks the full
+    catalogue for every target of the validation part; `save_model` writes a checkpoint that plain
+    transformers loads.
+
+    Args:
+        model: from `build_model`, an Auto class or `add_lora`.
+        args: training arguments.
+        objective: `NextItem` or `MaskedItem`.
+        data: parts by name: `train`, and `valid` for early stopping and the choice of the best epoch.
+        provenance: what `save_model` writes down about the data and the recipe.
+        callbacks: further transformers callbacks.
+
+    Raises:
+        ValueError: the model is too small for the vocabulary or the length or looks the wrong way for the
+            objective, or no training row has a label.
+    """
+
+    objective: NextItem | MaskedItem
+    ranking: Ranking | None
+    popularity: TokenIds
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: RecTrainingArguments,
+        *,
+        objective: NextItem | MaskedItem,
+        data: Mapping[str, Any],
+        provenance: Provenance = Provenance(),
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        check_fits(model, objective.tokenizer, objective.input_format.max_length)
+        check_direction(model, objective)
+        rows = _read_rows(data["train"], objective, _data_seed(args))
+        targets = TargetRows(data["valid"]) if "valid" in data else None
+        if not targets:
+            logger.warning("there is no validation part: training runs to the end and keeps the last epoch")
+            args = copy.copy(args)
+            args.eval_strategy, args.load_best_model_at_end = IntervalStrategy.NO, False
+        elif args.early_stopping_patience and args.eval_strategy != IntervalStrategy.NO:
+            callbacks = [*callbacks, EarlyStoppingCallback(args.early_stopping_patience)]
+        self.objective = objective
+        self.provenance = provenance
+        self.popularity = rows.count_items(objective.tokenizer.num_items)
+        self.ranking = None
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=objective.collate,
+            train_dataset=rows,
+            eval_dataset=targets or None,
+            compute_loss_func=self._loss,
+            callbacks=list(callbacks),
+        )
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Give the loss of a batch; the model stops in front of its item matrix."""
+        with hidden_only(self.accelerator.unwrap_model(model)):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def _loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """Give the objective's mean loss over all labels of the optimiser step."""
+        weight, bias = item_table(self.accelerator.unwrap_model(self.model))
+        total: Tensor = self.objective.loss(outputs.logits, weight, bias, labels)
+        count = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
+        # One process on several GPUs gets a copy of the count for each, and the Trainer multiplies by them.
+        count = torch.as_tensor(count, device=total.device).max().clamp(min=1)
+        mean: Tensor = total / (count * max(1, self.args.n_gpu))
+        return mean
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[Draw]:
+        """Give the rows in an order that does not depend on the number of processes, see `RowSampler`."""
+        rows = cast(TrainRows, self.train_dataset if train_dataset is None else train_dataset)
+        micro_step = self.args.train_batch_size * self.args.world_size
+        shared = self.args.world_size > 1 and not self.args.dataloader_drop_last
+        return RowSampler(
+            rows.lengths,
+            micro_step * self.args.gradient_accumulation_steps,
+            _data_seed(self.args),
+            order=cast(Order, self.args.train_sampling_strategy),
+            multiple=micro_step if shared else 1,
+        )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader[Any]:
+        """Give the targets of a part; `rank_targets` batches them and shares them out without padding."""
+        part: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        if part is None:
+            raise ValueError("there is no validation part: give one in data, or call evaluate(part)")
+        targets: Any = part if isinstance(part, TargetRows) else TargetRows(part)
+        return torch.utils.data.DataLoader(targets, batch_size=None)
+
+    def get_test_dataloader(self, test_dataset: Any) -> torch.utils.data.DataLoader[Any]:
+        """Give the targets of a part that `predict` ranks."""
+        return self.get_eval_dataloader(test_dataset)
+
+    def evaluation_loop(
+        self,
+        dataloader: torch.utils.data.DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Rank the full catalogue for every target; exact under several processes.
+
+        All metrics of `RankingMetrics` come back; during training only the main ones and the one that chooses
+        the best epoch.
+        """
+        model = self.accelerator.unwrap_model(self.model)
+        training = model.training
+        model.eval()
+        scorer = TorchScorer(model, self.objective.input_format, self.popularity)
+        targets = cast(TargetRows, dataloader.dataset)
+        self.ranking = rank_targets(scorer, targets, batch_size=self.args.per_device_eval_batch_size)
+        model.train(training)
+        metrics = self._metrics(self.ranking)
+        return EvalLoopOutput(
+            predictions=self.ranking.ranks,
+            label_ids=self.ranking.targets,
+            metrics={f"{metric_key_prefix}_{name}": value for name, value in metrics.items()},
+            num_samples=len(self.ranking.ranks),
+        )
+
+    def _metrics(self, ranking: Ranking) -> dict[str, float]:
+        """Give the metrics of a ranking by name."""
+        metrics = RankingMetrics()
+        if not self.is_in_train:
+            return metrics.compute(ranking, self.popularity)
+        wanted = (self.args.metric_for_best_model or MAIN_METRICS[0]).removeprefix("eval_")
+        names = dict.fromkeys((*MAIN_METRICS, wanted))
+        return {name: metrics.value(ranking, name, self.popularity) for name in names}
+
+    def save_model(self, output_dir: str | Path | None = None, _internal_call: bool = False) -> None:
+        """Write a checkpoint folder that plain transformers (or PEFT, for an adapter) loads.
+
+        Args:
+            output_dir: the folder, written whole or not at all; by default `model` in `args.output_dir`.
+            _internal_call: set by the Trainer for its own resumable checkpoints, which are left as they are.
+        """
+        if _internal_call:
+            super().save_model(None if output_dir is None else str(output_dir), _internal_call)
+            return
+        if self.args.should_save:
+            with write_folder(output_dir or Path(self.args.output_dir or ".", "model")) as draft:
+                self._write_checkpoint(draft)
+        self.accelerator.wait_for_everyone()
+
+    def _write_checkpoint(self, folder: Path) -> None:
+        """Write weights, vocabulary, `recbert.json`, recipe and card into a folder."""
+        model = self.accelerator.unwrap_model(self.model)
+        model.save_pretrained(folder)
+        self.objective.tokenizer.save_pretrained(folder)
+        base = base_folder(model)
+        info = CheckpointInfo(
+            input=self.objective.input_format,
+            popularity=self.popularity.tolist(),
+            protocol=self.provenance.protocol,
+            base_hash=None if base is None else hash_base(base),
+            metrics=self._figures(),
+            data_fingerprint=self.provenance.data_fingerprint,
+        )
+        write_info(folder, info)
+        if self.provenance.recipe:
+            write_text(folder / "recipe.yaml", self.provenance.recipe)
+        card = build_model_card(
+            info, model.config.to_dict(), self.provenance.recipe or None, _base_name(model)
+        )
+        write_text(folder / "README.md", card)
+
+    def _figures(self) -> dict[str, float]:
+        """Give the main figures of the model as it is, with intervals if it was the last one evaluated."""
+        entries = [entry for entry in self.state.log_history if "eval_ndcg@10" in entry]
+        if self.args.load_best_model_at_end and self.state.best_global_step:
+            entries = [entry for entry in entries if entry["step"] == self.state.best_global_step] or entries
+        if not entries:
+            return {}
+        figures = {name: float(entries[-1][f"eval_{name}"]) for name in MAIN_METRICS}
+        metrics = RankingMetrics()
+        if self.ranking and metrics.value(self.ranking, "ndcg@10") == figures["ndcg@10"]:
+            for name in ("hit@10", "ndcg@10"):
+                figures[f"{name}_low"], figures[f"{name}_high"] = metrics.bootstrap(self.ranking, name)
+        return figures
+
+
+def count_items(rows: TrainRows, num_items: int) -> TokenIds:
+    """Count the training events of each item.
+
+    Args:
+        rows: the training part.
+        num_items: items in the vocabulary.
+
+    Returns:
+        (V_items,) counts in the order of the item tokens; an event that several windows share counts once.
+    """
+    return rows.count_items(num_items)
+
+
+def _read_rows(part: Any, objective: NextItem | MaskedItem, seed: int) -> TrainRows:
+    """Read the training part and say what cannot be learnt from."""
+    rows = TrainRows(part, least=objective.least_events, seed=seed)
+    if len(rows) == 0:
+        raise ValueError(
+            f"no training sequence has {objective.least_events} or more known events, which the objective "
+            "needs: loosen the cleaning or the split, or give more events"
+        )
+    if rows.dropped or rows.unknown:
+        logger.warning(
+            "%d training sequences are too short to learn from; %d events of items outside the vocabulary "
+            "are skipped",
+            rows.dropped,
+            rows.unknown,
+        )
+    return rows
+
+
+def _data_seed(args: TrainingArguments) -> int:
+    """Give the seed of order and masks."""
+    return args.seed if args.data_seed is None else args.data_seed
+
+
+def _base_name(model: Any) -> str | None:
+    """Give the folder or Hub id of the base of an adapted model; None without an adapter."""
+    adapters = getattr(model, "peft_config", None)
+    if not adapters:
+        return None
+    return str(adapters[model.active_adapter].base_model_name_or_path)

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change goes in: lint, import contracts, types, tests.
+#
+#   bash scripts/test.sh          lint, format, import contracts, types and the default suite
+#   bash scripts/test.sh --slow   the same with the slow tests
+#   bash scripts/test.sh --min    the default suite on the oldest supported versions (constraints-min.txt)
+#
+# Makes its own virtual environment and installs into it only when setup.cfg or the constraints have changed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+minimum=false
+selection=()
+for argument in "$@"; do
+    case "$argument" in
+        --min) minimum=true ;;
+        --slow) selection=(-m "") ;;
+        *)
+            echo "unknown argument '$argument': allowed are --min and --slow" >&2
+            exit 2
+            ;;
+    esac
+done
+
+venv=.venv
+constraints=constraints.txt
+if $minimum; then
+    venv=.venv-min
+    constraints=constraints-min.txt
+fi
+
+if [ ! -x "$venv/bin/python" ]; then
+    for candidate in python3.11 python3.12 python3.13 python3; do
+        # A name on the path can be a shim without an interpreter behind it, so each one is tried.
+        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+            "$candidate" -m venv "$venv"
+            break
+        fi
+    done
+    if [ ! -x "$venv/bin/python" ]; then
+        echo "no Python 3.11, 3.12 or 3.13 found: install one and run this again" >&2
+        exit 1
+    fi
+fi
+
+stamp=$(cat setup.cfg "$constraints" | sha256sum | cut -d ' ' -f 1)
+if [ "$(cat "$venv/.recbert-test-stamp" 2>/dev/null || true)" != "$stamp" ]; then
+    echo "installing into $venv ..."
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check -c "$constraints" -e '.[test]'
+    echo "$stamp" >"$venv/.recbert-test-stamp"
+fi
+
+# Tiny models run slower on several threads than on one.
+export OMP_NUM_THREADS=1
+
+if ! $minimum; then
+    "$venv/bin/ruff" check .
+    "$venv/bin/ruff" format --check .
+    "$venv/bin/lint-imports"
+    "$venv/bin/mypy"
+fi
+# Last, so that the last line of the output is pytest's verdict.
+"$venv/bin/python" -m pytest -q ${selection[@]+"${selection[@]}"}

@@ -1,0 +1,121 @@
+"""The inputs room: histories become queries, prepared rows become training rows and targets."""
+
+import numpy as np
+import pytest
+import torch
+
+from recbert.checkpoint import InputFormat
+from recbert.inputs import (
+    FILLER,
+    Draw,
+    TargetRows,
+    TrainRows,
+    build_query,
+    count_unknown,
+    group_by_length,
+    known_items,
+    pad_right,
+)
+
+NEXT, MASKED = InputFormat("next-item", 4), InputFormat("masked-item", 4)
+UNK, MASK = 1, 2
+
+
+def _ids(*tokens: int) -> np.ndarray:
+    return np.array(tokens, dtype=np.int64)
+
+
+def test_rows_are_padded_on_the_right() -> None:
+    values, mask = pad_right([_ids(70, 71), _ids(), _ids(72)], -100)
+    assert values.tolist() == [[70, 71], [-100, -100], [72, -100]]
+    assert mask.tolist() == [[1, 1], [0, 0], [1, 0]]
+    assert values.dtype == mask.dtype == torch.int64
+    assert pad_right([], 0)[0].shape == (0, 0)
+
+
+def test_query_of_a_next_item_model_ends_with_the_latest_event() -> None:
+    query = build_query([_ids(69, 70, 71, 72, 73), _ids(70)], NEXT)
+    assert query.input_ids.tolist() == [[70, 71, 72, 73], [70, 0, 0, 0]]
+    assert query.attention_mask.tolist() == [[1, 1, 1, 1], [1, 0, 0, 0]]
+    assert query.last.tolist() == [3, 0]
+
+
+def test_query_of_a_masked_item_model_ends_with_mask() -> None:
+    query = build_query([_ids(69, 70, 71, 72, 73), _ids(70)], MASKED)
+    assert query.input_ids.tolist() == [[71, 72, 73, MASK], [70, MASK, 0, 0]]
+    assert query.last.tolist() == [3, 1]
+
+
+def test_unknown_items_take_no_place_in_a_query() -> None:
+    query = build_query([_ids(69, 70, UNK, 71, UNK, 72, 73, UNK)], NEXT)
+    assert query.input_ids.tolist() == [[70, 71, 72, 73]]
+    assert known_items(_ids(UNK, 70, 5)).tolist() == [70]
+    assert count_unknown([_ids(UNK, 70), _ids(UNK, UNK)]) == 3
+
+
+@pytest.mark.parametrize("history", [_ids(), _ids(UNK, UNK)])
+def test_query_without_a_known_item_is_refused(history: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="answer it by popularity"):
+        build_query([_ids(70), history], NEXT)
+
+
+def _part() -> list[dict[str, object]]:
+    return [
+        {"input_ids": [69, UNK, 70, 71], "is_target": [False, True, True, True]},
+        {"input_ids": [72], "is_target": [True]},
+        {"input_ids": [70, UNK], "is_target": [False, True]},
+        {"input_ids": [71, 70], "is_target": [True, True]},
+    ]
+
+
+def test_training_rows_skip_unknown_items_and_rows_without_a_label() -> None:
+    rows = TrainRows(_part(), least=2, seed=7)
+    assert len(rows) == 2
+    assert (rows.unknown, rows.dropped) == (2, 2)
+    first = rows[Draw(0, 3)]
+    assert first.tokens.tolist() == [69, 70, 71]
+    assert first.is_target.tolist() == [False, True, True]
+    assert first.seed == (7, 3, 0)
+    assert rows[Draw(1, 0)].seed == (7, 0, 1)
+    assert rows.lengths.tolist() == [3, 2]
+    assert len(TrainRows(_part(), least=1, seed=7)) == 3
+
+
+def test_popularity_counts_the_targets_of_all_rows() -> None:
+    for least in (1, 2):
+        assert TrainRows(_part(), least=least, seed=0).count_items(5).tolist() == [0, 2, 2, 1, 0]
+    assert TrainRows([], least=1, seed=0).count_items(2).tolist() == [0, 0]
+
+
+def test_filler_has_tokens_and_no_target() -> None:
+    filler = TrainRows(_part(), least=2, seed=0)[Draw(FILLER, 1)]
+    assert filler.tokens.tolist() == [69, 69]
+    assert not filler.is_target.any()
+
+
+def test_each_target_has_everything_before_it() -> None:
+    targets = TargetRows(
+        [
+            {
+                "user_id": "anna",
+                "input_ids": [69, 70, 71],
+                "timestamps": [1.0, 2.0, 3.5],
+                "is_target": [0, 1, 1],
+            },
+            {"user_id": "bob", "input_ids": [70], "timestamps": [4.0], "is_target": [False]},
+            {"user_id": "cleo", "input_ids": [72, UNK], "timestamps": [5.0, 6.0], "is_target": [False, True]},
+        ]
+    )
+    assert [(t.user, t.history.tolist(), t.token_id, t.request_time) for t in targets] == [
+        ("anna", [69], 70, 2.0),
+        ("anna", [69, 70], 71, 3.5),
+        ("cleo", [72], UNK, 6.0),
+    ]
+    assert len(targets) == 3
+    assert targets.lengths.tolist() == [1, 2, 1]
+
+
+def test_batches_hold_rows_of_similar_length_once_each() -> None:
+    lengths = _ids(1, 5, 3, 5, 2)
+    batches = group_by_length(lengths, 2)
+    assert [batch.tolist() for batch in batches] == [[1, 3], [2, 4], [0]]

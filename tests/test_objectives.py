@@ -1,0 +1,224 @@
+"""The objectives room: what is predicted, and that the label-only loss is the model's own."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import BertForMaskedLM, GPT2LMHeadModel, PreTrainedModel
+
+from recbert.inputs import FILLER, Draw, TrainRow, TrainRows
+from recbert.models import hidden_only, item_table
+from recbert.objectives import MaskedItem, NextItem
+from recbert.sequences import build_sequences
+from recbert.splits import split_events
+from recbert.tokenizer import ItemTokenizer
+
+MASK = 2
+
+
+def _row(*tokens: int, targets: str = "", seed: tuple[int, int, int] = (0, 0, 0)) -> TrainRow:
+    """A training row; targets says by x or . which events are targets, all of them by default."""
+    is_target = np.array([mark == "x" for mark in targets or "x" * len(tokens)])
+    return TrainRow(np.array(tokens, dtype=np.int64), is_target, seed)
+
+
+ROWS = [
+    _row(69, 70, 71, 72, 73, 70),
+    _row(73, 69, 72, targets="..x", seed=(0, 0, 1)),
+    _row(71, 70, 69, 71, targets=".x.x", seed=(0, 0, 2)),
+]
+
+
+def _label_only_loss(
+    model: PreTrainedModel, objective: NextItem | MaskedItem, batch: dict[str, Tensor]
+) -> Tensor:
+    with hidden_only(model):
+        hidden = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    weight, bias = item_table(model)
+    return objective.loss(hidden, weight, bias, batch["labels"])
+
+
+def _dense_loss(model: PreTrainedModel, objective: NextItem | MaskedItem, batch: dict[str, Tensor]) -> Tensor:
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits  # (B, L, V)
+    labels = batch["labels"][:, 1:] if isinstance(objective, NextItem) else batch["labels"]
+    return functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+
+
+def _gradients(model: PreTrainedModel, loss: Tensor) -> dict[str, Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("name", ["next-item", "masked-item"])
+def test_label_only_loss_is_dense_cross_entropy(
+    name: str,
+    fused: bool,
+    tokenizer: ItemTokenizer,
+    tiny_gpt2: GPT2LMHeadModel,
+    tiny_bert: BertForMaskedLM,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not fused:
+        monkeypatch.delattr(functional, "linear_cross_entropy", raising=False)
+    elif not hasattr(functional, "linear_cross_entropy"):
+        pytest.skip("this torch has no linear_cross_entropy")
+    model = tiny_gpt2 if name == "next-item" else tiny_bert
+    if isinstance(model, BertForMaskedLM):
+        torch.nn.init.normal_(item_table(model)[1])
+    objective = NextItem(tokenizer, 16) if name == "next-item" else MaskedItem(tokenizer, 16)
+    batch = objective.collate(ROWS)
+    ours, dense = _label_only_loss(model, objective, batch), _dense_loss(model, objective, batch)
+    assert ours.item() == pytest.approx(dense.item(), rel=1e-6)
+    assert ours.item() > 0
+    expected = _gradients(model, dense)
+    for parameter, gradient in _gradients(model, ours).items():
+        torch.testing.assert_close(gradient, expected[parameter], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["next-item", "masked-item"])
+def test_batch_composition_and_padding_do_not_change_the_loss(
+    name: str, tokenizer: ItemTokenizer, tiny_gpt2: GPT2LMHeadModel, tiny_bert: BertForMaskedLM
+) -> None:
+    model = tiny_gpt2 if name == "next-item" else tiny_bert
+    objective = NextItem(tokenizer, 16) if name == "next-item" else MaskedItem(tokenizer, 16)
+    with torch.no_grad():
+        together = _label_only_loss(model, objective, objective.collate(ROWS))
+        alone = [_label_only_loss(model, objective, objective.collate([row])) for row in ROWS]
+    assert sum(alone).item() == pytest.approx(together.item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("objective_class", [NextItem, MaskedItem])
+def test_filler_adds_nothing(objective_class: type[NextItem | MaskedItem], tokenizer: ItemTokenizer) -> None:
+    objective = objective_class(tokenizer, 16)
+    part = [{"input_ids": [69, 70, 71], "is_target": [True] * 3}]
+    rows = TrainRows(part, least=objective.least_events, seed=0)
+    batch = objective.collate([rows[Draw(FILLER, 0)]] * 2)
+    assert (batch["labels"] == -100).all()
+    assert batch["attention_mask"].bool().all()
+    hidden = torch.randn(*batch["input_ids"].shape, 4, requires_grad=True)
+    weight = torch.randn(len(tokenizer), 4, requires_grad=True)
+    loss = objective.loss(hidden, weight, None, batch["labels"])
+    loss.backward()
+    assert loss.item() == 0
+    assert weight.grad is not None and not weight.grad.any()
+
+
+def test_bfloat16_hidden_states_meet_a_full_precision_table(tokenizer: ItemTokenizer) -> None:
+    hidden = torch.randn(1, 3, 4, dtype=torch.bfloat16)
+    labels = torch.tensor([[-100, 69, 70, 71]])
+    table, bias = torch.randn(len(tokenizer), 4), torch.randn(len(tokenizer))
+    loss = NextItem(tokenizer).loss(hidden, table, bias, labels)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(
+        NextItem(tokenizer).loss(hidden.float(), table, bias, labels).item(), rel=0.03
+    )
+
+
+def test_next_item_labels_stand_one_place_later(tokenizer: ItemTokenizer) -> None:
+    batch = NextItem(tokenizer, 3).collate([ROWS[0], ROWS[1]])
+    assert batch["input_ids"].tolist() == [[71, 72, 73], [73, 69, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch["labels"].tolist() == [[-100, 72, 73, 70], [-100, -100, 72, -100]]
+
+
+def test_masked_events_are_the_labels(tokenizer: ItemTokenizer) -> None:
+    objective = MaskedItem(tokenizer, 16, mask_rate=0.5)
+    rows = [_row(69, 70, 71, 72, 73, 70, targets="..xxxx", seed=(0, 0, index)) for index in range(200)]
+    batch = objective.collate(rows)
+    masked = batch["labels"] != -100  # (200, 6)
+    assert masked.any(1).all()
+    assert (batch["input_ids"][masked] == MASK).all()
+    original = torch.from_numpy(np.stack([row.tokens for row in rows]))
+    assert torch.equal(torch.where(masked, batch["labels"], batch["input_ids"]), original)
+    assert not masked[:, :2].any()
+    # A tenth of the rows masks the last event alone; the others each event with probability 0.5.
+    assert masked[:, 2:5].float().mean().item() == pytest.approx(0.9 * 0.5, abs=0.06)
+
+
+def test_row_of_a_low_mask_rate_still_has_a_label(tokenizer: ItemTokenizer) -> None:
+    objective = MaskedItem(tokenizer, 4, mask_rate=1e-9, last_item_share=0.0)
+    rows = [_row(69, 70, 71, 72, 73, seed=(0, 0, index)) for index in range(50)]
+    masked = objective.collate(rows)["labels"] != -100  # (50, 4): the first event is cut off
+    assert masked.sum(1).tolist() == [1] * 50
+    assert masked.any(0).all()
+
+
+def test_last_item_share_masks_the_last_target(tokenizer: ItemTokenizer) -> None:
+    labels = MaskedItem(tokenizer, 4, last_item_share=1.0).collate(ROWS)["labels"]
+    assert labels.tolist() == [[-100, -100, -100, 70], [-100, -100, 72, -100], [-100, -100, -100, 71]]
+
+
+def test_rows_whose_targets_are_cut_off_have_no_label(tokenizer: ItemTokenizer) -> None:
+    row = _row(69, 70, 71, 72, 73, targets="xx...")
+    assert (MaskedItem(tokenizer, 3).collate([row])["labels"] == -100).all()
+
+
+def test_masks_depend_on_seed_epoch_and_row_only(tokenizer: ItemTokenizer) -> None:
+    objective = MaskedItem(tokenizer, 50, mask_rate=0.5)
+    part = [
+        {"input_ids": [69 + (i + j) % 5 for j in range(20 + i)], "is_target": [True] * (20 + i)}
+        for i in range(4)
+    ]
+    rows = TrainRows(part, least=1, seed=3)
+
+    def mask(row: int, epoch: int, seed: int = 3, beside: tuple[int, ...] = ()) -> list[bool]:
+        source = rows if seed == 3 else TrainRows(part, least=1, seed=seed)
+        batch = objective.collate([source[Draw(number, epoch)] for number in (row, *beside)])
+        return (batch["labels"][0, : 20 + row] != -100).tolist()
+
+    assert mask(1, 0) == mask(1, 0, beside=(3, 0)) == mask(1, 0, beside=(2,))
+    different = [mask(0, 0), mask(0, 1), mask(0, 0, seed=4), mask(1, 0)[:20], mask(2, 0)[:20]]
+    assert all(different.count(entry) == 1 for entry in different)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"mask_rate": 0}, "mask_rate is 0"),
+        ({"mask_rate": 1.0}, "mask_rate is 1.0"),
+        ({"last_item_share": 1.1}, "last_item_share is 1.1"),
+        ({"max_length": 1}, "max_length is 1"),
+    ],
+)
+def test_masked_item_refuses_rates_out_of_range(
+    values: dict[str, float], message: str, tokenizer: ItemTokenizer
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        MaskedItem(tokenizer, **values)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_later_events_do_not_move_earlier_predictions(
+    tokenizer: ItemTokenizer, tiny_gpt2: GPT2LMHeadModel
+) -> None:
+    objective = NextItem(tokenizer, 16)
+    rows = [_row(69, 70, 71, 72, 73), _row(69, 70, 71, 69, 70)]
+    batch = objective.collate(rows)
+    with torch.no_grad(), hidden_only(tiny_gpt2):
+        hidden = tiny_gpt2(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    torch.testing.assert_close(hidden[0, :3], hidden[1, :3])
+    assert not torch.allclose(hidden[0, 3], hidden[1, 3])
+
+
+@pytest.mark.parametrize("windows", ["last", "sliding", "prefix"])
+@pytest.mark.parametrize("objective_class", [NextItem, MaskedItem])
+def test_no_future_event_reaches_a_training_window(
+    objective_class: type[NextItem | MaskedItem], windows: str, events: pl.DataFrame
+) -> None:
+    train, valid, test = split_events(events, "temporal", cuts=(300, 450))
+    tokenizer = ItemTokenizer.from_items(events)
+    data = build_sequences(train, valid, test, tokenizer=tokenizer, max_length=2, windows=windows)
+    objective = objective_class(tokenizer, 2)
+    rows = TrainRows(data["train"], least=objective.least_events, seed=0)
+    early = events.filter(pl.col("timestamp") < 300)
+    allowed = [set(tokenizer.encode(part["item_id"])) for _, part in early.group_by("user_id")]
+    assert len(rows) > 0
+    for index in range(len(rows)):
+        batch = objective.collate([rows[Draw(index, 0)]])
+        seen = [*batch["input_ids"].flatten().tolist(), *batch["labels"].flatten().tolist()]
+        events_in = {token for token in seen if token >= 69}
+        assert any(events_in <= history for history in allowed)
+    assert max(max(row["timestamps"]) for row in data["train"]) < 300
