@@ -233,7 +233,7 @@ def _check_base(adapter: str | Path, base: str | Path, info: CheckpointInfo) -> 
     try:
         files = [find_file(base, name) for name in ("tokenizer.json", "model.safetensors")]
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"the base of the adapter {adapter} is gone, name it as base: {error}") from error
+        raise FileNotFoundError(f"the base of {adapter} is gone, name it as base: {error}") from error
     folder = files[0].parent if files[0] is not None and files[1] is not None else Path(base)
     if info.base_hash is not None and folder.is_dir() and hash_base(folder) != info.base_hash:
         raise ValueError(

@@ -56,7 +56,7 @@ export OMP_NUM_THREADS=1
 if ! $minimum; then
     "$venv/bin/ruff" check .
     "$venv/bin/ruff" format --check .
-    "$venv/bin/lint-imports"
+    "$venv/bin/lint-imports" --no-cache
     "$venv/bin/mypy"
 fi
 # Last, so that the last line of the output is pytest's verdict.

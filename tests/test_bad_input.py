@@ -1,21 +1,17 @@
 """Everything that ends with one clear message, exit code 2 and nothing half-made."""
 
 import dataclasses
-import errno
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-import torch
-from safetensors import SafetensorError
 
-import recbert.sequences.storage
 from recbert.checkpoint import read_info, write_info
 from recbert.commands.main import main
-from recbert.recommender import Recommender
 from recbert.tokenizer import ItemTokenizer
 from tests.workspace import ITEMS, World, build_world
 
@@ -67,7 +63,7 @@ TABLES = [
     ("missing item id", GOOD.replace("u0,i1", "u0,"), (), "item"),
     ("milliseconds", GOOD.replace(",100\n", ",1500000000000\n"), (), "ms"),
     ("too few events", HEADER + "a,i,1\nb,j,2\n", LEAVE_ONE_OUT, "n_test"),
-    ("everything cleaned away", GOOD, ("--data.clean.min_item_count", "99"), "min_item_count"),
+    ("everything cleaned away", GOOD, ("--data.clean.min_item_count", "99"), "cleaning leaves no events"),
     ("wrong time unit", GOOD, ("--data.time_unit", "hours"), "data.time_unit"),
     ("wrong cuts", GOOD, ("--split.cuts", "[0.9, 0.8]"), "cuts"),
     ("wrong fractions", GOOD, ("--split.method", "users", "--split.fractions", "[1, 1, 1]"), "fractions"),
@@ -88,24 +84,32 @@ def test_event_tables_that_are_refused(
     assert expected in refused(capfd, tmp_path, *prepare(tmp_path, events, *options))
 
 
-JSON_LINES = [
-    ("mixed ids", [{"item_id": 1}, {"item_id": "tea"}], "item_id"),
-    ("NaN id", [{"user_id": float("nan")}, {"user_id": 2.0}], "user_id"),
-    ("null id", [{"item_id": None}, {"item_id": "tea"}], "item"),
+USERS, CUPS, TIMES = ["ann", "bob"] * 4, ["cup"] * 8, list(range(8))
+FRAMES: list[tuple[str, list[dict[str, list[Any]]], str]] = [
+    ("NaN ids", [{"user_id": [1.0, float("nan")] * 4, "item_id": CUPS, "timestamp": TIMES}], "user_id"),
+    ("null ids", [{"user_id": USERS, "item_id": [None, "cup"] * 4, "timestamp": TIMES}], "item"),
+    (
+        "integer ids in one file and text in another",
+        [
+            {"user_id": USERS, "item_id": CUPS, "timestamp": TIMES},
+            {"user_id": USERS, "item_id": TIMES, "timestamp": TIMES},
+        ],
+        "item_id",
+    ),
+    ("NaN times", [{"user_id": USERS, "item_id": CUPS, "timestamp": [float("nan"), 1.0] * 4}], "timestamp"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("rows", "expected"), [case[1:] for case in JSON_LINES], ids=[c[0] for c in JSON_LINES]
+    ("tables", "expected"), [case[1:] for case in FRAMES], ids=[case[0] for case in FRAMES]
 )
-def test_json_lines_that_are_refused(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], rows: list[dict[str, Any]], expected: str
+def test_parquet_files_that_are_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], tables: list[dict[str, list[Any]]], expected: str
 ) -> None:
-    events = tmp_path / "events.jsonl"
-    whole = [
-        {"user_id": "ann", "item_id": "cup", "timestamp": time, **row} for time, row in enumerate(rows * 4)
-    ]
-    events.write_text("\n".join(json.dumps(row) for row in whole), encoding="utf-8")
+    events = tmp_path / "events"
+    events.mkdir()
+    for number, table in enumerate(tables):
+        pq.write_table(pa.table(table), events / f"{number}.parquet")
     assert expected in refused(capfd, tmp_path, *prepare(tmp_path, events))
 
 
@@ -212,7 +216,7 @@ RECIPES = [
     ("pretrain", ("--model.hiden_size", "8"), "did you mean 'model.hidden_size'?"),
     ("pretrain", ("--model.hidden_size", "big"), "model.hidden_size is 'big': it must be a whole number"),
     ("pretrain", ("--model.family", "gpt5"), "gpt5"),
-    ("pretrain", ("--model.family", "bert"), "bert"),
+    ("pretrain", ("--objective.name", "masked-item"), "gpt2"),
     ("pretrain", ("--model.hidden_size", "9"), "num_attention_heads"),
     ("pretrain", ("--adapter.r", "2"), "recbert finetune"),
     ("pretrain", ("--training.resume_from_checkpoint", "true"), "no checkpoint to resume"),
@@ -244,56 +248,3 @@ def test_fine_tuning_that_does_not_fit_the_base(
     assert "an adapter" in refused(capfd, tmp_path, *command, "--model.base", world.lora)
     assert "objective.name" in refused(capfd, tmp_path, *command, "--model.base", world.bert)
     assert "matches no layer" in refused(capfd, tmp_path, *command, "--adapter.target_modules", "[nothing]")
-
-
-FULL = [
-    OSError(errno.ENOSPC, "No space left on device"),
-    SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
-    Exception("No space left on device (os error 28)"),
-    RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 12800 vs 12692"),
-]
-"""What Python, safetensors, tokenizers and torch.save raise on a full disk."""
-
-
-@pytest.mark.parametrize("error", FULL, ids=[type(error).__name__ for error in FULL])
-@pytest.mark.parametrize("place", ["checkpoint", "model"])
-def test_disk_full_while_saving(
-    world: World,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-    place: str,
-) -> None:
-    """The earlier model stands, and no half of a new one or of a resumable checkpoint is left."""
-    shutil.copytree(world.gpt2, tmp_path / "run" / "model")
-    before = contents(tmp_path)
-
-    def fail(*_: object, **__: object) -> None:
-        raise error
-
-    if place == "checkpoint":
-        monkeypatch.setattr(torch, "save", fail)
-    else:
-        monkeypatch.setattr(ItemTokenizer, "save_pretrained", fail)
-    options = ["--training.output_dir", str(tmp_path / "run"), "--training.num_train_epochs", "1"]
-    assert main(["pretrain", "--config", str(world.gpt2_recipe), *options]) == 2
-    lines = capfd.readouterr().err.splitlines()
-    (message,) = (line for line in lines if line.startswith("recbert pretrain: error: "))
-    assert "No space left" in message or "free some space" in message
-    left = {path for path in contents(tmp_path) - before if "checkpoint-" not in str(path)}
-    assert not left
-    for checkpoint in (tmp_path / "run").glob("checkpoint-*"):
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    assert Recommender.from_pretrained(tmp_path / "run" / "model").recommend(["jam"], 1)
-
-
-def test_disk_full_while_preparing(
-    world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(recbert.sequences.storage, "build_dataset_card", fail)
-    command = ["prepare", "--config", world.gpt2_recipe, "--data.prepared", tmp_path / "prepared"]
-    assert "No space left on device" in refused(capfd, tmp_path, *command)

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,17 @@ def test_recipe_of_a_checkpoint_is_the_recipe_that_made_it(world: World) -> None
             made_by.adapter,
             made_by.sequences,
         )
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert", "lora"])
+def test_program_of_the_card_recommends(world: World, kind: str) -> None:
+    folder = world.folder / kind / "model"
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(import recbert\n.*?)```", card, re.DOTALL)
+    program = program.replace("path/or/hub-id", str(folder)).replace('["item id", "..."]', '["jam"]')
+    names: dict[str, Any] = {}
+    exec(program.replace("recommender.recommend", "answer = recommender.recommend"), names)
+    assert names["answer"] == Recommender.from_pretrained(folder).recommend(["jam"], k=10)
 
 
 def test_vocabulary_and_cohort_for_a_later_period(world: World, tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def _usage(info: CheckpointInfo, config_json: dict[str, Any], base: str | None) 
     if base is None:
         load = 'recbert.Recommender.from_pretrained("path/or/hub-id")'
     else:
-        load = f'recbert.Recommender.from_pretrained({base!r}, adapter="path/or/hub-id")'
+        load = f'recbert.Recommender.from_pretrained("path/or/hub-id", base={base!r})'
     return (
         "## Use\n\nWith recbert:\n\n"
         f"```python\nimport recbert\n\nrecommender = {load}\n"

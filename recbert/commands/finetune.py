@@ -3,7 +3,7 @@
 import logging
 from typing import cast
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, set_seed
 
 from recbert.adapters import add_lora, parameter_counts
 from recbert.checkpoint import find_file, read_info
@@ -26,6 +26,7 @@ def run(arguments: list[str]) -> int:
     """
     recipe, _ = load_recipe(recipe_parser("finetune"), arguments)
     data, tokenizer, manifest = read_data(recipe)
+    set_seed(recipe.training.seed)  # of the adapter's first weights; the Trainer seeds what follows
     model = _load_base(recipe, tokenizer)
     if recipe.adapter is not None:
         model = _adapt(model, recipe.adapter)

@@ -1,5 +1,7 @@
 """`recbert pretrain`: train a new model on prepared data."""
 
+from transformers import set_seed
+
 from recbert.commands.session import objective_of, read_data, train
 from recbert.models import build_model
 from recbert.recipe import load_recipe, recipe_parser
@@ -18,6 +20,7 @@ def run(arguments: list[str]) -> int:
     if recipe.model.base is not None or recipe.adapter is not None:
         raise ValueError("the recipe has model.base or adapter: run `recbert finetune` with it")
     data, tokenizer, manifest = read_data(recipe)
+    set_seed(recipe.training.seed)  # of the first weights; the Trainer seeds what follows
     size = recipe.model
     model = build_model(
         size.family,

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,9 @@ def train(
         if trainer.eval_dataset is not None:
             trainer.evaluate()  # of the best epoch, for the model card
         trainer.save_model(str(folder / "model"))
+    except BaseException:
+        sys.stderr.write("\n")  # the line of the progress bar is still open
+        raise
     finally:
         if recipe.training.should_save:
             _remove([path for path in _checkpoints(folder) if not _is_complete(path)], "that are incomplete")

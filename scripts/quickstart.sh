@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# From nothing to a trained, adapted and evaluated recommender on real data (MovieLens latest-small), on two cores.
+# Run it again and it goes on where it stopped; remove runs/ml-latest-small to start over.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+venv=.venv
+if [ ! -x "$venv/bin/python" ]; then
+    for candidate in python3.11 python3.12 python3.13 python3; do
+        # A name on the path can be a shim without an interpreter behind it, so each one is tried.
+        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+            "$candidate" -m venv "$venv"
+            break
+        fi
+    done
+    if [ ! -x "$venv/bin/python" ]; then
+        echo "no Python 3.11, 3.12 or 3.13 found: install one and run this again" >&2
+        exit 1
+    fi
+fi
+stamp=$(cat setup.cfg constraints.txt | sha256sum | cut -d ' ' -f 1)
+if [ "$(cat "$venv/.recbert-stamp" 2>/dev/null || true)" != "$stamp" ]; then
+    echo "installing into $venv ..."
+    "$venv/bin/python" -m pip install --disable-pip-version-check -c constraints.txt -e .
+    echo "$stamp" >"$venv/.recbert-stamp"
+fi
+
+# Waiting threads that spin take time from those that compute.
+export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0
+recbert="$venv/bin/recbert"
+recipes=recipes/ml-latest-small
+runs=runs/ml-latest-small
+
+# step VERB RECIPE RESULT: run a command unless its result stands.
+step() {
+    if [ -e "$3" ]; then
+        echo "== $1 $2: $3 stands"
+    else
+        echo "== recbert $1 --config $recipes/$2.yaml"
+        "$recbert" "$1" --config "$recipes/$2.yaml"
+    fi
+}
+
+step prepare gpt2 "$runs/data/manifest.json"
+step pretrain gpt2 "$runs/gpt2/model"
+step prepare bert "$runs/data-50/manifest.json"
+step pretrain bert "$runs/bert/model"
+step prepare gpt2-early "$runs/data-early/manifest.json"
+step pretrain gpt2-early "$runs/gpt2-early/model"
+step prepare gpt2-late-lora "$runs/data-late/manifest.json"
+step finetune gpt2-late-lora "$runs/gpt2-late-lora/model"
+
+echo
+echo "== Leave-one-out: the last film of every user"
+"$recbert" evaluate --config "$recipes/gpt2.yaml" \
+    --evaluation.checkpoints "[$runs/gpt2/model, $runs/bert/model]"
+echo
+echo "== Adaptation: the last ten films of the users who joined last, before and after LoRA"
+"$recbert" evaluate --config "$recipes/gpt2-late-lora.yaml"
+echo
+echo "== Recommendations for somebody who watched four films"
+"$recbert" recommend --checkpoint "$runs/gpt2/model" --items recbert/data/items.parquet \
+    --history 260 1196 1210 2571 --k 10
