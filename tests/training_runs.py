@@ -141,6 +141,7 @@ def main(folder: Path) -> None:
     results = {name: global_batch_run(folder, name, processes=2) for name in OBJECTIVES}
     if torch.distributed.get_rank() == 0:
         (folder / "results.json").write_text(json.dumps(results))
+    torch.distributed.barrier()  # a process that leaves early aborts the other
     torch.distributed.destroy_process_group()
 
 
