@@ -122,7 +122,7 @@ class TrainRows(torch.utils.data.Dataset[TrainRow]):
     `dropped`; their events still count as popularity.
 
     Args:
-        part: rows with `input_ids` and `is_target`.
+        part: rows with `input_ids`, `is_target` and, for windows that overlap, `user_id`.
         least: known events that a row needs.
         seed: first part of every row's seed.
     """
@@ -130,16 +130,24 @@ class TrainRows(torch.utils.data.Dataset[TrainRow]):
     def __init__(self, part: Iterable[dict[str, Any]], *, least: int, seed: int) -> None:
         self._least, self._seed = least, seed
         self.unknown = 0
+        self.dropped = 0
         self._rows: list[tuple[TokenIds, NDArray[np.bool_]]] = []
-        self._dropped: list[tuple[TokenIds, NDArray[np.bool_]]] = []
+        self._events: list[NDArray[np.int32]] = []
+        user = None
         for row in part:
             tokens = np.asarray(row["input_ids"], dtype=np.int64)
             is_target = np.asarray(row["is_target"], dtype=np.bool_)
             known = tokens >= FIRST_ITEM_ID
             self.unknown += int((~known).sum())
             tokens, is_target = tokens[known], is_target[known]
-            learnable = len(tokens) >= least and is_target[least - 1 :].any()
-            (self._rows if learnable else self._dropped).append((tokens, is_target))
+            # A later window of a user repeats events as context; the first one has nothing to repeat.
+            is_first = "user_id" in row and row["user_id"] != user
+            user = row.get("user_id")
+            self._events.append((tokens if is_first else tokens[is_target]).astype(np.int32))
+            if len(tokens) >= least and is_target[least - 1 :].any():
+                self._rows.append((tokens, is_target))
+            else:
+                self.dropped += 1
 
     def __len__(self) -> int:
         """Give the number of rows."""
@@ -154,13 +162,8 @@ class TrainRows(torch.utils.data.Dataset[TrainRow]):
             tokens, is_target = self._rows[draw.row]
         return TrainRow(tokens, is_target, (self._seed, draw.epoch, max(draw.row, 0)))
 
-    @property
-    def dropped(self) -> int:
-        """Give the number of rows with nothing to learn from."""
-        return len(self._dropped)
-
     def count_items(self, num_items: int) -> TokenIds:
-        """Count the target events of each item; an event that several windows share is a target once.
+        """Count the events of each item; an event that several windows share counts once.
 
         Args:
             num_items: items in the vocabulary.
@@ -168,8 +171,7 @@ class TrainRows(torch.utils.data.Dataset[TrainRow]):
         Returns:
             (V_items,) counts in the order of the item tokens.
         """
-        parts = [tokens[is_target] for tokens, is_target in (*self._rows, *self._dropped)]
-        events = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        events = np.concatenate(self._events) if self._events else np.zeros(0, dtype=np.int32)
         return np.bincount(events - FIRST_ITEM_ID, minlength=num_items)
 
     @property

@@ -255,7 +255,7 @@ def load_weights(checkpoint: str | Path, info: CheckpointInfo) -> PreTrainedMode
     """
     auto = AutoModelForMaskedLM if info.input.objective == "masked-item" else AutoModelForCausalLM
     try:
-        loaded: Any = auto.from_pretrained(checkpoint, output_loading_info=True)
+        loaded: Any = auto.from_pretrained(checkpoint, output_loading_info=True, use_safetensors=True)
     except OSError as error:
         raise FileNotFoundError(f"{checkpoint} cannot be loaded: {' '.join(str(error).split())}") from error
     except (SafetensorError, RuntimeError) as error:

@@ -29,26 +29,8 @@ if $minimum; then
     constraints=constraints-min.txt
 fi
 
-if [ ! -x "$venv/bin/python" ]; then
-    for candidate in python3.11 python3.12 python3.13 python3; do
-        # A name on the path can be a shim without an interpreter behind it, so each one is tried.
-        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
-            "$candidate" -m venv "$venv"
-            break
-        fi
-    done
-    if [ ! -x "$venv/bin/python" ]; then
-        echo "no Python 3.11, 3.12 or 3.13 found: install one and run this again" >&2
-        exit 1
-    fi
-fi
-
-stamp=$(cat setup.cfg "$constraints" | sha256sum | cut -d ' ' -f 1)
-if [ "$(cat "$venv/.recbert-test-stamp" 2>/dev/null || true)" != "$stamp" ]; then
-    echo "installing into $venv ..."
-    "$venv/bin/python" -m pip install -q --disable-pip-version-check -c "$constraints" -e '.[test]'
-    echo "$stamp" >"$venv/.recbert-test-stamp"
-fi
+source scripts/environment.sh
+environment "$venv" "$constraints" '.[test]'
 
 # Tiny models run slower on several threads than on one.
 export OMP_NUM_THREADS=1

@@ -9,6 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from recbert.checkpoint import read_info, write_info
 from recbert.commands.main import main
@@ -243,8 +245,43 @@ def test_fine_tuning_that_does_not_fit_the_base(
     world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     command = ("finetune", "--config", world.lora_recipe, "--training.output_dir", tmp_path / "run")
-    message = refused(capfd, tmp_path, *command, "--sequences.max_length", "9")
+    longer = ("--data.prepared", str(tmp_path / "longer"), "--sequences.max_length", "9")
+    assert main(["prepare", "--config", str(world.gpt2_recipe), *longer]) == 0
+    message = refused(capfd, tmp_path, *command, *longer)
     assert "max_length=9: the model holds at most 5 positions" in message
     assert "an adapter" in refused(capfd, tmp_path, *command, "--model.base", world.lora)
     assert "objective.name" in refused(capfd, tmp_path, *command, "--model.base", world.bert)
     assert "matches no layer" in refused(capfd, tmp_path, *command, "--adapter.target_modules", "[nothing]")
+
+
+def test_prepared_data_replaces_nothing_else(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "events.csv").write_text(GOOD, encoding="utf-8")
+    command = ["prepare", "--data.events", tmp_path / "events.csv", "--split.method", "leave-one-out"]
+    assert "holds other things" in refused(capfd, tmp_path, *command, "--data.prepared", tmp_path)
+
+
+def test_another_length_than_the_data_was_prepared_for(
+    world: World, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for length in (4, 6):
+        command = ["pretrain", "--config", world.gpt2_recipe, "--sequences.max_length", length]
+        assert "was prepared with 5" in refused(capfd, world.folder, *command)
+
+
+def test_titles_that_are_not_utf8(world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "items.csv").write_bytes(b"item_id,title\njam,Am\xe9lie\n")
+    command = ["recommend", "--checkpoint", world.gpt2, "--items", tmp_path / "items.csv", "--history", "jam"]
+    assert "cannot be read" in refused(capfd, tmp_path, *command)
+
+
+def test_metric_that_does_not_exist_before_training(world: World, capfd: pytest.CaptureFixture[str]) -> None:
+    command = ["pretrain", "--config", world.gpt2_recipe, "--training.metric_for_best_model", "loss"]
+    assert "metric is 'loss'" in refused(capfd, world.folder, *command)
+
+
+def test_weights_that_are_a_pickle(world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = shutil.copytree(world.gpt2, tmp_path / "model")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    message = refused(capfd, tmp_path, "recommend", "--checkpoint", folder, "--history", "jam")
+    assert "no file named model.safetensors" in message

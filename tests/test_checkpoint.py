@@ -76,6 +76,20 @@ def test_interrupted_replacement_puts_the_old_folder_back(
     assert _names(tmp_path) == ["films"]
 
 
+def test_a_folder_with_other_things_is_not_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "data"
+    target.mkdir()
+    for name in ("a.txt", "b.txt"):  # an empty folder, then one that holds the marker
+        with write_folder(target, marker="made.json") as draft:
+            (draft / "made.json").touch()
+            (draft / name).touch()
+    assert _names(target) == ["b.txt", "made.json"]
+    (target / "made.json").unlink()
+    with pytest.raises(FileExistsError, match="other things"), write_folder(target, marker="made.json"):
+        pass
+    assert _names(target) == ["b.txt"] and _names(tmp_path) == ["data"]
+
+
 def test_folder_is_not_replaced_against_the_callers_will(tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     (tmp_path / "file").touch()

@@ -53,6 +53,7 @@ def rank_in_a_process(place: int, folder: str) -> None:
         np.savez(
             Path(folder, f"{name}-{place}.npz"), ranks=ranking.ranks, top=ranking.top, calls=scorer.calls
         )
+    distributed.barrier()  # torch 2.6 hangs when one process leaves while the other still computes
     distributed.destroy_process_group()
 
 

@@ -232,12 +232,13 @@ def test_bad_files(tmp_path: Path, name: str, content: bytes, message: str) -> N
     assert "\n" not in str(caught.value)
 
 
-def test_bad_tables(table: pl.DataFrame) -> None:
+def test_bad_tables(table: pl.DataFrame, caplog: pytest.LogCaptureFixture) -> None:
     pandas = table.to_pandas()
     nan = pandas.assign(user_id=[1.0, float("nan"), *[2.0] * 10])
     with pytest.raises(ValueError, match="1 with missing user"):
         read_events(nan)
     kept = read_events(nan, keep_invalid=True)
+    assert "1 with missing user" in caplog.text
     assert kept[USER_ID].isna().sum() == 1 and kept[USER_ID][0] == "1"
     mixed = pandas.assign(item_id=pd.Series([1, "b", *["c"] * 10], dtype=object))
     with pytest.raises(ValueError, match=r"column 'item_id' of source mixes types \(int 1, str 'c'\)"):

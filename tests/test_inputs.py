@@ -87,6 +87,14 @@ def test_popularity_counts_the_targets_of_all_rows() -> None:
     assert TrainRows([], least=1, seed=0).count_items(2).tolist() == [0, 0]
 
 
+def test_popularity_counts_the_context_of_a_users_first_window() -> None:
+    prefixes = [
+        {"user_id": user, "input_ids": ids, "is_target": [False] * (len(ids) - 1) + [True]}
+        for user, ids in (("a", [69, 70]), ("a", [69, 70, 71]), ("b", [69, 72]))
+    ]
+    assert TrainRows(prefixes, least=2, seed=0).count_items(4).tolist() == [2, 1, 1, 1]
+
+
 def test_filler_has_tokens_and_no_target() -> None:
     filler = TrainRows(_part(), least=2, seed=0)[Draw(FILLER, 1)]
     assert filler.tokens.tolist() == [69, 69]

@@ -107,10 +107,11 @@ def make_train(lengths: list[int]) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("max_length", [1, 3, 8])
-def test_last_windows(max_length: int) -> None:
+def test_last_windows(max_length: int, caplog: pytest.LogCaptureFixture) -> None:
     train = make_train([1, 2, 4, 9, 20])
     tokenizer = ItemTokenizer.from_items(train)
     data = build_sequences(train, tokenizer=tokenizer, max_length=max_length)["train"]
+    assert f"{36 - sum(map(len, data['input_ids']))} of 36 training events lie before" in caplog.text
     for row, length in zip(data, [1, 2, 4, 9, 20], strict=True):
         assert row["timestamps"] == list(range(length))[-max_length - 1 :]
         assert tokenizer.decode(row["input_ids"]) == [str(int(time)) for time in row["timestamps"]]

@@ -163,7 +163,7 @@ def test_last_checkpoint_is_a_whole_one(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path / "absent") is None
     for name in ("checkpoint-9", "checkpoint-10", "checkpoint-x"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "trainer_state.json").touch()
+        (tmp_path / name / "trainer_state.json").write_text("{}")
     (tmp_path / "checkpoint-11").mkdir()  # cut off while it was written
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
 

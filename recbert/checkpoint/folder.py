@@ -11,7 +11,7 @@ _BLOCK = 1 << 20
 
 
 @contextlib.contextmanager
-def write_folder(target: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
+def write_folder(target: str | Path, *, overwrite: bool = True, marker: str | None = None) -> Iterator[Path]:
     """Give a temporary folder that becomes `target` when the block ends without an error.
 
     The temporary folder stands beside `target`, so that the last step is a rename on one file system. After
@@ -20,16 +20,25 @@ def write_folder(target: str | Path, *, overwrite: bool = True) -> Iterator[Path
     Args:
         target: the folder to write.
         overwrite: whether an existing folder may be replaced.
+        marker: file by which a folder of the same kind is known; a folder without it may hold anything, such
+            as the source data, and is not replaced unless it is empty.
 
     Yields:
         The folder to write into.
 
     Raises:
-        FileExistsError: `target` is a file, or exists and `overwrite` is false.
+        FileExistsError: `target` is a file, or exists and `overwrite` is false, or is a folder with other
+            things in it.
     """
     target = Path(target)
     if target.exists() and not (target.is_dir() and overwrite):
         raise FileExistsError(f"{target} exists: name another folder, or remove it first")
+    if marker is not None and target.is_dir() and not (target / marker).exists():
+        if others := sorted(path.name for path in target.iterdir()):
+            raise FileExistsError(
+                f"{target} holds other things ({', '.join(others[:3])}) and would be replaced as a whole: "
+                "name a new or an empty folder"
+            )
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     draft.chmod(0o755)  # mkdtemp makes folders that only their owner may read

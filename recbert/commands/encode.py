@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from recbert.commands.histories import missing_shards, read_histories, write_shard
+from recbert.commands.histories import (
+    COLUMNS,
+    add_column_options,
+    missing_shards,
+    read_histories,
+    write_shard,
+)
 from recbert.recommender import Recommender
 
 logger = logging.getLogger(__name__)
@@ -28,8 +34,10 @@ def run(arguments: list[str]) -> int:
     recommender = Recommender.from_pretrained(options.checkpoint, base=options.base, device=options.device)
     weight, bias = recommender.scorer.item_vectors()
     output = Path(options.output)
-    request = {name: getattr(options, name) for name in ("checkpoint", "base", "histories", "shard_size")}
-    histories = read_histories(options.histories)
+    request = {
+        name: getattr(options, name) for name in ("checkpoint", "base", "histories", "shard_size", *COLUMNS)
+    }
+    histories = read_histories(options.histories, *(getattr(options, name) for name in COLUMNS))
     for path, shard in tqdm(
         list(missing_shards(histories, output, options.shard_size, request)), desc="Shards"
     ):
@@ -68,8 +76,9 @@ def _parser() -> argparse.ArgumentParser:
         "--histories",
         required=True,
         metavar="FILES",
-        help="Parquet files of events, or of lists in a column `history`",
+        help="event files, or Parquet with lists in a column `history`",
     )
+    add_column_options(parser)
     add("--output", required=True, help="folder for the vectors")
     add("--device", default="cpu")
     add("--batch-size", type=int, default=256)

@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,15 @@ import numpy as np
 from recbert.baselines import ItemKNN, Markov, Popularity, RecentPopularity, SequentialRules
 from recbert.checkpoint import write_text
 from recbert.commands.session import read_data
-from recbert.evaluation import Ranking, RankingMetrics, Scorer, build_bucket_table, build_table, rank_targets
+from recbert.evaluation import (
+    Ranking,
+    RankingMetrics,
+    Scorer,
+    build_bucket_table,
+    build_table,
+    describe_protocol,
+    rank_targets,
+)
 from recbert.inputs import TargetRows, TrainRows
 from recbert.recipe import EvaluationConfig, Recipe, load_recipe, recipe_parser
 from recbert.recommender import Recommender
@@ -21,6 +29,7 @@ from recbert.training import count_items
 
 logger = logging.getLogger(__name__)
 
+_PARTS = {"valid": "validation", "test": "test"}
 COLUMNS = ("hit@10", "ndcg@10", "mrr@10", "coverage@10")
 
 
@@ -53,10 +62,11 @@ def run(arguments: list[str]) -> int:
             progress=True,
         )
     metrics = RankingMetrics(resamples=recipe.evaluation.bootstrap)
+    split = f"{manifest['protocol']}; {_PARTS[recipe.evaluation.part]} part"
     against = next(iter(rankings)) if len(rankings) > 1 else None
     table = build_table(
         rankings,
-        split=manifest["protocol"],
+        split=split,
         metrics=metrics,
         columns=COLUMNS,
         against=against,
@@ -64,7 +74,7 @@ def run(arguments: list[str]) -> int:
     )
     buckets = build_bucket_table(rankings, popularity, metrics=metrics)
     result = {
-        "protocol": manifest["protocol"],
+        "protocol": describe_protocol(split, next(iter(rankings.values())), metrics),
         "part": recipe.evaluation.part,
         "targets": len(targets),
         "data_fingerprint": manifest["fingerprint"],
@@ -82,14 +92,15 @@ def run(arguments: list[str]) -> int:
 
 def _scorers(recipe: Recipe, data: Any, tokenizer: ItemTokenizer) -> Iterator[tuple[str, Scorer]]:
     """Give everything to evaluate by the name to print: checkpoints first, then the baselines."""
-    for checkpoint in recipe.evaluation.checkpoints or [str(Path(recipe.training.output_dir or "", "model"))]:
+    own = str(Path(recipe.training.output_dir or "", "model"))
+    for checkpoint, name in _names(recipe.evaluation.checkpoints or [own], recipe.evaluation.baselines):
         recommender = Recommender.from_pretrained(checkpoint, device=recipe.training.device)
         if recommender.tokenizer.item_ids != tokenizer.item_ids:
             raise ValueError(
                 f"{checkpoint} has another vocabulary than {recipe.data.prepared}: evaluate it on the data "
                 "that it was trained on, or prepare the data with data.vocabulary set to it"
             )
-        yield _short_name(checkpoint), recommender.scorer
+        yield name, recommender.scorer
     for name in recipe.evaluation.baselines:
         baseline = _baseline(name, recipe.evaluation)
         baseline.fit(data["train"], tokenizer.num_items)
@@ -103,6 +114,15 @@ def _baseline(name: str, config: EvaluationConfig) -> Any:
     if name == "recent-popularity":
         return RecentPopularity(days=config.recent_days)
     return {"popularity": Popularity, "markov": Markov, "item-knn": ItemKNN}[name]()
+
+
+def _names(checkpoints: Sequence[str], taken: Sequence[str]) -> list[tuple[str, str]]:
+    """Give each checkpoint and the name to print: the short one, or all of it where two would be the same."""
+    short = [*taken, *map(_short_name, dict.fromkeys(checkpoints))]
+    return [
+        (checkpoint, checkpoint if short.count(_short_name(checkpoint)) > 1 else _short_name(checkpoint))
+        for checkpoint in dict.fromkeys(checkpoints)
+    ]
 
 
 def _short_name(checkpoint: str) -> str:

@@ -1,6 +1,8 @@
 """Histories of many users from files, and answers written in shards that a second run does not repeat."""
 
+import argparse
 import glob
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recbert.checkpoint import find_file, hash_file, write_text
-from recbert.events import ITEM_ID, USER_ID, collect_sorted, read_events
+from recbert.events import ITEM_ID, TIMESTAMP, USER_ID, collect_sorted, read_events
 
 HISTORY = "history"
 
@@ -18,12 +20,30 @@ Histories = list[tuple[str, list[str]]]
 Shard = tuple[Path, Histories]
 
 
-def read_histories(pattern: str) -> Histories:
+COLUMNS = ("user", "item", "time", "time_unit")
+"""Options that say how the columns of event files are called."""
+
+
+def add_column_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `COLUMNS` to a command line."""
+    parser.add_argument("--user", default=USER_ID, help="column of user ids (user_id)")
+    parser.add_argument("--item", default=ITEM_ID, help="column of item ids (item_id)")
+    parser.add_argument("--time", default=TIMESTAMP, help="column of event times (timestamp)")
+    parser.add_argument("--time-unit", default="s", choices=("s", "ms", "us", "iso"))
+
+
+def read_histories(
+    pattern: str, user: str = USER_ID, item: str = ITEM_ID, time: str = TIMESTAMP, time_unit: str = "s"
+) -> Histories:
     """Read histories of many users.
 
     Args:
-        pattern: event files with the columns `user_id`, `item_id` and `timestamp`, or Parquet files with one
-            row a user and a list column `history`; a path, a glob or a folder.
+        pattern: event files, or Parquet files with one row a user, the user column and a list column
+            `history`; a path, a glob or a folder.
+        user: column of user ids.
+        item: column of item ids of event files.
+        time: column of times of event files.
+        time_unit: what numbers in it count, or `iso`.
 
     Returns:
         (user id, item ids from the earliest) pairs, sorted by user.
@@ -33,26 +53,24 @@ def read_histories(pattern: str) -> Histories:
         ValueError: a column is missing.
     """
     paths = sorted(glob.glob(f"{pattern}/*.parquet" if Path(pattern).is_dir() else pattern))
-    if not paths:
-        raise FileNotFoundError(f"{pattern} matches no file: give event files, quoted against the shell")
-    if paths[0].endswith(".parquet") and HISTORY in pq.read_schema(paths[0]).names:
-        return sorted((pair for path in paths for pair in _read_lists(path)), key=lambda pair: pair[0])
-    events = collect_sorted(read_events(pattern))
+    if paths and paths[0].endswith(".parquet") and HISTORY in pq.read_schema(paths[0]).names:
+        return sorted((pair for path in paths for pair in _read_lists(path, user)), key=lambda pair: pair[0])
+    events = collect_sorted(read_events(pattern, user=user, item=item, time=time, time_unit=time_unit))
     histories: dict[str, list[str]] = {}
-    for user, item in zip(events[USER_ID].to_pylist(), events[ITEM_ID].to_pylist(), strict=True):
-        histories.setdefault(user, []).append(item)
+    for name, event in zip(events[USER_ID].to_pylist(), events[ITEM_ID].to_pylist(), strict=True):
+        histories.setdefault(name, []).append(event)
     return list(histories.items())
 
 
-def _read_lists(path: str) -> Iterator[tuple[str, list[str]]]:
+def _read_lists(path: str, user_column: str) -> Iterator[tuple[str, list[str]]]:
     """Read a file with one history a row; a missing one is empty."""
-    missing = {USER_ID, HISTORY} - set(pq.read_schema(path).names)
+    missing = {user_column, HISTORY} - set(pq.read_schema(path).names)
     if missing:
         raise ValueError(
-            f"{path} has no column {sorted(missing)}: files of histories need {USER_ID} and {HISTORY}"
+            f"{path} has no column {sorted(missing)}: files of histories need {user_column} and {HISTORY}"
         )
-    table = pq.read_table(path, columns=[USER_ID, HISTORY])
-    for user, items in zip(table[USER_ID].to_pylist(), table[HISTORY].to_pylist(), strict=True):
+    table = pq.read_table(path, columns=[user_column, HISTORY])
+    for user, items in zip(table[user_column].to_pylist(), table[HISTORY].to_pylist(), strict=True):
         yield str(user), [str(item) for item in items or []]
 
 
@@ -78,7 +96,7 @@ def missing_shards(histories: Histories, output: Path, size: int, request: dict[
         **request,
         "weights": _hash_weights(request["checkpoint"]),
         "users": len(histories),
-        "events": sum(len(items) for _, items in histories),
+        "histories_hash": _hash_histories(histories),
     }
     kept, text = output / "request.json", json.dumps(full, indent=1, ensure_ascii=False)
     if kept.exists() and kept.read_text(encoding="utf-8") != text:
@@ -88,6 +106,14 @@ def missing_shards(histories: Histories, output: Path, size: int, request: dict[
         path = output / f"part-{number:05d}.parquet"
         if not path.exists():
             yield path, histories[start : start + size]
+
+
+def _hash_histories(histories: Histories) -> str:
+    """Identify what is asked: newer histories must not complete the shards of older ones."""
+    digest = hashlib.sha256()
+    for history in histories:
+        digest.update(json.dumps(history).encode())
+    return f"sha256:{digest.hexdigest()}"
 
 
 def _hash_weights(checkpoint: str) -> str | None:

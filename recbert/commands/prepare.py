@@ -1,12 +1,21 @@
 """`recbert prepare`: events into cleaned, split, tokenised sequences in one folder."""
 
+import dataclasses
 import logging
 from typing import Any
 
 from recbert.checkpoint import write_folder
-from recbert.events import clean_events, pseudonymise, read_events, read_pseudonym_key
-from recbert.recipe import DataConfig, SplitConfig, load_recipe, recipe_parser
-from recbert.sequences import build_sequences, write_prepared
+from recbert.events import (
+    CleaningReport,
+    CleaningSteps,
+    StepReport,
+    clean_events,
+    pseudonymise,
+    read_events,
+    read_pseudonym_key,
+)
+from recbert.recipe import CohortConfig, DataConfig, SplitConfig, data_sections, load_recipe, recipe_parser
+from recbert.sequences import MANIFEST_FILE, build_sequences, write_prepared
 from recbert.splits import SplitProtocol, select_users, split_events
 from recbert.tokenizer import ItemTokenizer
 
@@ -25,12 +34,7 @@ def run(arguments: list[str]) -> int:
     recipe, _ = load_recipe(recipe_parser("prepare"), arguments)
     protocol = _protocol(recipe.split)
     events = _read(recipe.data)
-    if recipe.split.cohort is not None:
-        cohort = recipe.split.cohort
-        events = select_users(
-            events, by=cohort.by, fraction=cohort.fraction, keep=cohort.keep, seed=cohort.seed
-        )
-    events, report = clean_events(events, recipe.data.clean)
+    events, report = _clean(events, recipe.data.clean, recipe.split.cohort)
     for name in ("users", "items"):
         if report.statistics[name] < 2:
             raise ValueError(
@@ -51,8 +55,9 @@ def run(arguments: list[str]) -> int:
         windows=recipe.sequences.windows,
         stride=recipe.sequences.stride,
     )
-    with write_folder(recipe.data.prepared) as draft:
-        write_prepared(draft, data, tokenizer, {"protocol": _describe(protocol, recipe.split)})
+    with write_folder(recipe.data.prepared, marker=MANIFEST_FILE) as draft:
+        manifest = {"protocol": _describe(protocol, recipe.split), "recipe": data_sections(recipe.text)}
+        write_prepared(draft, data, tokenizer, manifest)
         report.save(draft / "report")
     sizes = ", ".join(f"{name} {len(part):,} rows" for name, part in data.items())
     logger.info("%s: %s, %s items", recipe.data.prepared, sizes, f"{tokenizer.num_items:,}")
@@ -80,6 +85,23 @@ def _read(config: DataConfig) -> Any:
     if config.pseudonymise:
         events = pseudonymise(events, read_pseudonym_key(file=config.pseudonym_key_file))
     return events
+
+
+def _clean(events: Any, steps: CleaningSteps, cohort: CohortConfig | None) -> tuple[Any, CleaningReport]:
+    """Clean the events of a cohort, or all; who belongs to it does not depend on what is cleaned away later.
+
+    Only missing users, items and times come first: without them nobody's joining date is known.
+    """
+    if cohort is None:
+        return clean_events(events, steps)
+    first = CleaningSteps(impute_time=steps.impute_time, drop_invalid=steps.drop_invalid)
+    done: list[StepReport] = []
+    if first != CleaningSteps():
+        events, report = clean_events(events, first)
+        done, steps = report.steps, dataclasses.replace(steps, impute_time=None, drop_invalid=False)
+    events = select_users(events, by=cohort.by, fraction=cohort.fraction, keep=cohort.keep, seed=cohort.seed)
+    events, report = clean_events(events, steps)
+    return events, dataclasses.replace(report, steps=[*done, *report.steps])
 
 
 def _protocol(config: SplitConfig) -> SplitProtocol:

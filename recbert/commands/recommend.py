@@ -8,7 +8,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from recbert.commands.histories import missing_shards, read_histories, write_shard
+from recbert.commands.histories import (
+    COLUMNS,
+    add_column_options,
+    missing_shards,
+    read_histories,
+    write_shard,
+)
 from recbert.events.items import read_titles
 from recbert.recommender import Recommender
 
@@ -70,7 +76,7 @@ def _answer_one(recommender: Recommender, options: argparse.Namespace) -> None:
 
 def _answer_files(recommender: Recommender, options: argparse.Namespace) -> None:
     """Write the answers to many histories, shard by shard."""
-    histories = read_histories(options.histories)
+    histories = read_histories(options.histories, *(getattr(options, name) for name in COLUMNS))
     output = Path(options.output)
     aside = ("output", "device", "json", "items", "history", "batch_size")
     request = {name: value for name, value in vars(options).items() if name not in aside}
@@ -111,7 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--checkpoint", required=True, help="folder or Hub id of a checkpoint or adapter")
     add("--base", help="folder or Hub id of an adapter's base, if it is not where the adapter says")
     add("--history", nargs="*", metavar="ITEM", help="item ids of one user, the earliest first")
-    add("--histories", metavar="FILES", help="Parquet files of events, or of lists in a column `history`")
+    add("--histories", metavar="FILES", help="event files, or Parquet with lists in a column `history`")
+    add_column_options(parser)
     add("--output", help="folder for the answers to --histories")
     add("--k", type=int, default=10, help="items a user (10)")
     add("--exclude", nargs="*", default=[], metavar="ITEM", help="items to leave out")

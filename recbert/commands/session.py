@@ -1,6 +1,5 @@
 """What training commands share: the prepared data, the objective, and a training run that can be resumed."""
 
-import json
 import logging
 import shutil
 import sys
@@ -10,10 +9,10 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from recbert.objectives import MaskedItem, NextItem
-from recbert.recipe import Recipe
+from recbert.recipe import Recipe, replace_sections
 from recbert.sequences import read_prepared
 from recbert.tokenizer import ItemTokenizer
-from recbert.training import Provenance, RecTrainer
+from recbert.training import Provenance, RecTrainer, is_complete, last_checkpoint, list_checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -78,13 +77,15 @@ def train(
 
     Raises:
         FileNotFoundError: there is nothing to resume.
+        ValueError: the data was prepared for another `sequences.max_length`.
     """
+    text = _text_with_data(recipe, manifest)
     folder = Path(recipe.training.output_dir or "")
     resume = _checkpoint_to_resume(recipe.training.resume_from_checkpoint, folder)
-    provenance = Provenance(manifest["protocol"], manifest["fingerprint"], recipe.text)
+    provenance = Provenance(manifest["protocol"], manifest["fingerprint"], text)
     trainer = RecTrainer(model, recipe.training, objective=objective, data=data, provenance=provenance)
     if resume is None and recipe.training.should_save:
-        _remove(_checkpoints(folder), "of an earlier run")
+        _remove(list_checkpoints(folder), "of an earlier run")
     try:
         trainer.train(resume_from_checkpoint=resume)
         if trainer.eval_dataset is not None:
@@ -95,8 +96,25 @@ def train(
         raise
     finally:
         if recipe.training.should_save:
-            _remove([path for path in _checkpoints(folder) if not _is_complete(path)], "that are incomplete")
+            _remove(
+                [path for path in list_checkpoints(folder) if not is_complete(path)], "that are incomplete"
+            )
     logger.info("saved %s", folder / "model")
+
+
+def _text_with_data(recipe: Recipe, manifest: dict[str, Any]) -> str:
+    """Give the recipe with the data, split and sequences that the prepared data was really made with."""
+    made: dict[str, dict[str, Any]] = manifest.get("recipe", {})
+    if not made:
+        return recipe.text  # prepared by other means than the command
+    length = made["sequences"]["max_length"]
+    if length != recipe.sequences.max_length:
+        raise ValueError(
+            f"sequences.max_length is {recipe.sequences.max_length} and {recipe.data.prepared} was prepared "
+            f"with {length}: use the same, or run `recbert prepare` again"
+        )
+    here = {"prepared": recipe.data.prepared, "items": recipe.data.items}
+    return replace_sections(recipe.text, {**made, "data": {**made["data"], **here}})
 
 
 def _checkpoint_to_resume(wanted: str | bool | None, folder: Path) -> str | None:
@@ -110,26 +128,11 @@ def _checkpoint_to_resume(wanted: str | bool | None, folder: Path) -> str | None
                 f"training.resume_from_checkpoint is {wanted!r}: no such folder; `true` takes the last"
             )
         return str(wanted)
-    complete = [path for path in _checkpoints(folder) if _is_complete(path)]
-    if not complete:
+    checkpoint = last_checkpoint(folder)
+    if checkpoint is None:
         raise FileNotFoundError(f"{folder} has no checkpoint to resume: drop training.resume_from_checkpoint")
-    logger.info("going on from %s", complete[-1])
-    return str(complete[-1])
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """Give the Trainer's own checkpoints in a folder, the earliest first."""
-    numbered = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
-    return sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]))
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    """Tell whether a checkpoint was written to its end: the Trainer writes its state last."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
+    logger.info("going on from %s", checkpoint)
+    return checkpoint
 
 
 def _remove(checkpoints: list[Path], why: str) -> None:

@@ -7,7 +7,7 @@ nor `datasets`.
 from recbert.evaluation.intervals import Comparison, bootstrap_mean, compare_means
 from recbert.evaluation.metrics import popularity_buckets
 from recbert.evaluation.ranking import Ranking, Scorer
-from recbert.evaluation.ranking_metrics import RankingMetrics
+from recbert.evaluation.ranking_metrics import RankingMetrics, parse_metric
 from recbert.evaluation.ranks import exclude_items, rank_scores, rank_targets, top_items
 from recbert.evaluation.table import build_bucket_table, build_table, describe_protocol
 
@@ -22,6 +22,7 @@ __all__ = [
     "compare_means",
     "describe_protocol",
     "exclude_items",
+    "parse_metric",
     "popularity_buckets",
     "rank_scores",
     "rank_targets",

@@ -104,7 +104,7 @@ class RankingMetrics:
         Raises:
             ValueError: no such metric, or the ranking's lists are too short for it.
         """
-        name, k = _parse_name(metric)
+        name, k = parse_metric(metric)
         if name != "coverage":
             return float(self.row_values(ranking, metric, popularity).mean())
         _check_lists(ranking, k)
@@ -121,7 +121,7 @@ class RankingMetrics:
         Raises:
             ValueError: no such metric, or it is no mean over targets (coverage).
         """
-        name, k = _parse_name(metric)
+        name, k = parse_metric(metric)
         if name == "coverage":
             raise ValueError(f"metric {metric!r} is no mean over targets: it has no rows and no interval")
         if name != "novelty":
@@ -169,8 +169,12 @@ class RankingMetrics:
         )
 
 
-def _parse_name(metric: str) -> tuple[str, int]:
-    """Split `ndcg@10` into its parts."""
+def parse_metric(metric: str) -> tuple[str, int]:
+    """Split `ndcg@10` into its parts.
+
+    Raises:
+        ValueError: there is no such metric.
+    """
     name, _, k = ("hit@1" if metric == "accuracy" else metric).partition("@")
     allowed = [*ROW_METRICS, "coverage", "novelty"]
     if name not in allowed or not k.isdecimal() or int(k) < 1:

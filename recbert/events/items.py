@@ -18,12 +18,15 @@ def read_titles(path: str | Path) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a column is missing.
+        ValueError: a column is missing, or the file is damaged or not UTF-8.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: give a table with the columns {ITEM_ID} and {TITLE}")
-    table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
+    try:
+        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(f"{path} cannot be read ({error}): give a Parquet file or CSV in UTF-8") from error
     missing = {ITEM_ID, TITLE} - set(table.columns)
     if missing:
         raise ValueError(f"{path} has no column {sorted(missing)}: its columns are {table.columns}")

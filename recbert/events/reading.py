@@ -181,6 +181,9 @@ def _check(parsed: Frame, mapping: Mapping[str, str], label: str, time_unit: str
     fatal = "unreadable time" in found and found["unreadable time"] == total
     if found and (fatal or not keep_invalid):
         _refuse(parsed, mapping, f"{label} has invalid events, of {total}", problems, found, time_unit)
+    if found:
+        shown = ", ".join(f"{count:,} with {name}" for name, count in found.items())
+        logger.warning("%s: of %s events, kept with nothing in that place: %s", label, f"{total:,}", shown)
 
 
 def _problems(schema: nw.Schema, mapping: Mapping[str, str], time_unit: str) -> dict[str, nw.Expr]:

@@ -1,6 +1,6 @@
 """A recipe: YAML and command line into validated dataclasses, one section a room, in the flow's order."""
 
-from recbert.recipe.parsing import load_recipe, recipe_parser
+from recbert.recipe.parsing import data_sections, load_recipe, recipe_parser, replace_sections
 from recbert.recipe.sections import (
     AdapterConfig,
     CohortConfig,
@@ -23,6 +23,8 @@ __all__ = [
     "Recipe",
     "SequencesConfig",
     "SplitConfig",
+    "data_sections",
     "load_recipe",
     "recipe_parser",
+    "replace_sections",
 ]

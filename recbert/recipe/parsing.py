@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -14,6 +14,9 @@ from recbert.recipe.sections import AdapterConfig, Recipe
 _SECTIONS = {
     field.name: field.type for field in dataclasses.fields(Recipe) if field.name not in ("adapter", "text")
 }
+
+_SECRETS = ("hub_token",)
+"""Training arguments that no checkpoint may carry."""
 
 
 def recipe_parser(command: str) -> ArgumentParser:
@@ -74,9 +77,31 @@ def _resolved_text(options: Namespace, defaults: Namespace) -> str:
     values: dict[str, Any] = {name: options[name].as_dict() for name in _SECTIONS}
     usual = defaults.training.as_dict()
     values["training"] = {
-        name: value for name, value in values["training"].items() if value != usual.get(name)
+        name: value
+        for name, value in values["training"].items()
+        if value != usual.get(name) and name not in _SECRETS
     }
     if options.adapter is not None:
         values["adapter"] = options.adapter.as_dict()
     plain = json.loads(json.dumps(values))  # YAML has no tuples
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def data_sections(text: str) -> dict[str, dict[str, Any]]:
+    """Give the sections of a recipe that prepared data depends on, for its manifest.
+
+    Args:
+        text: a resolved recipe as YAML.
+    """
+    values = yaml.safe_load(text)
+    return {name: values[name] for name in ("data", "split", "sequences")}
+
+
+def replace_sections(text: str, sections: Mapping[str, Any]) -> str:
+    """Put other sections into a recipe.
+
+    Args:
+        text: a resolved recipe as YAML.
+        sections: values by the name of the section.
+    """
+    return yaml.safe_dump({**yaml.safe_load(text), **sections}, sort_keys=False, allow_unicode=True)

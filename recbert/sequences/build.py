@@ -60,6 +60,14 @@ def build_sequences(
     if len(table.tokens) == 0:
         raise ValueError("train has no events: loosen the cleaning or the split, or give more events")
     cut = cut_windows(table.bounds, windows, max_length + 1, stride)
+    if windows == "last" and (lost := len(table.tokens) - int((cut.stop - cut.start).sum())):
+        logger.warning(
+            "%s of %s training events lie before their user's last %s and are left out of train, its counts "
+            "and the baselines: windows='sliding' keeps them",
+            f"{lost:,}",
+            f"{len(table.tokens):,}",
+            max_length + 1,
+        )
     parts = {"train": _build_part(table, cut)}
     for name, events in (("valid", valid), ("test", test)):
         if events is not None:

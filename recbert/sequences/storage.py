@@ -39,6 +39,7 @@ def write_prepared(
 
     Raises:
         ValueError: The manifest has no protocol.
+        FileExistsError: The folder holds other things than prepared data.
     """
     if not manifest.get("protocol"):
         raise ValueError(
@@ -51,7 +52,7 @@ def write_prepared(
         "items": tokenizer.num_items,
         "counts": {name: _count(part) for name, part in data.items()},
     }
-    with write_folder(Path(folder)) as draft:
+    with write_folder(Path(folder), marker=MANIFEST_FILE) as draft:
         data.save_to_disk(str(draft))
         tokenizer.save_pretrained(draft / "tokenizer")
         text = json.dumps(full, indent=2, ensure_ascii=False)

@@ -1,7 +1,15 @@
 """Training: arguments, the trainer, and the checkpoint that an interrupted run goes on from."""
 
 from recbert.training.arguments import RecTrainingArguments
-from recbert.training.resuming import last_checkpoint
+from recbert.training.resuming import is_complete, last_checkpoint, list_checkpoints
 from recbert.training.trainer import Provenance, RecTrainer, count_items
 
-__all__ = ["Provenance", "RecTrainer", "RecTrainingArguments", "count_items", "last_checkpoint"]
+__all__ = [
+    "Provenance",
+    "RecTrainer",
+    "RecTrainingArguments",
+    "count_items",
+    "is_complete",
+    "last_checkpoint",
+    "list_checkpoints",
+]

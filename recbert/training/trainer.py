@@ -14,9 +14,9 @@ from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy
 
 from recbert.adapters import base_folder
 from recbert.backends import TorchScorer
-from recbert.checkpoint import CheckpointInfo, hash_base, write_folder, write_info, write_text
+from recbert.checkpoint import INFO_FILE, CheckpointInfo, hash_base, write_folder, write_info, write_text
 from recbert.checkpoint.card import build_model_card
-from recbert.evaluation import Ranking, RankingMetrics, rank_targets
+from recbert.evaluation import Ranking, RankingMetrics, describe_protocol, parse_metric, rank_targets
 from recbert.inputs import Draw, TargetRows, TokenIds, TrainRows
 from recbert.models import check_fits, hidden_only, item_table
 from recbert.objectives import MaskedItem, NextItem
@@ -89,6 +89,8 @@ class RecTrainer(Trainer):
             args.eval_strategy, args.load_best_model_at_end = IntervalStrategy.NO, False
         elif args.early_stopping_patience and args.eval_strategy != IntervalStrategy.NO:
             callbacks = [*callbacks, EarlyStoppingCallback(args.early_stopping_patience)]
+        if targets and args.eval_strategy != IntervalStrategy.NO and args.metric_for_best_model:
+            parse_metric(args.metric_for_best_model.removeprefix("eval_"))  # now, not after an epoch
         self.objective = objective
         self.provenance = provenance
         self.popularity = rows.count_items(objective.tokenizer.num_items)
@@ -197,7 +199,8 @@ class RecTrainer(Trainer):
             super().save_model(None if output_dir is None else str(output_dir), _internal_call)
             return
         if self.args.should_save:
-            with write_folder(output_dir or Path(self.args.output_dir or ".", "model")) as draft:
+            target = output_dir or Path(self.args.output_dir or ".", "model")
+            with write_folder(target, marker=INFO_FILE) as draft:
                 self._write_checkpoint(draft)
         self.accelerator.wait_for_everyone()
 
@@ -210,7 +213,7 @@ class RecTrainer(Trainer):
         info = CheckpointInfo(
             input=self.objective.input_format,
             popularity=self.popularity.tolist(),
-            protocol=self.provenance.protocol,
+            protocol=self._protocol(),
             base_hash=None if base is None else hash_base(base),
             metrics=self._figures(),
             data_fingerprint=self.provenance.data_fingerprint,
@@ -222,6 +225,13 @@ class RecTrainer(Trainer):
             info, model.config.to_dict(), self.provenance.recipe or None, _base_name(model)
         )
         write_text(folder / "README.md", card)
+
+    def _protocol(self) -> str:
+        """Say how the figures were obtained: on the validation part, which chose the epoch."""
+        if not self.ranking or not self.eval_dataset:
+            return self.provenance.protocol
+        split = f"{self.provenance.protocol or 'split not recorded'}; validation part"
+        return describe_protocol(split, self.ranking, RankingMetrics())
 
     def _figures(self) -> dict[str, float]:
         """Give the main figures of the model as it is, with intervals if it was the last one evaluated."""
