@@ -113,7 +113,7 @@ def _text_with_data(recipe: Recipe, manifest: dict[str, Any]) -> str:
             f"sequences.max_length is {recipe.sequences.max_length} and {recipe.data.prepared} was prepared "
             f"with {length}: use the same, or run `recbert prepare` again"
         )
-    here = {"prepared": recipe.data.prepared, "items": recipe.data.items}
+    here = {"prepared": recipe.data.prepared}
     return replace_sections(recipe.text, {**made, "data": {**made["data"], **here}})
 
 

@@ -14,7 +14,6 @@ class DataConfig:
     Attributes:
         prepared: folder of the prepared data; `prepare` writes it, the other commands read it.
         events: file, glob, folder or Hub id of the event table.
-        items: table with `item_id` and `title`, for display.
         user: column of user ids.
         item: column of item ids.
         time: column of event times.
@@ -31,7 +30,6 @@ class DataConfig:
 
     prepared: str
     events: str | None = None
-    items: str | None = None
     user: str = "user_id"
     item: str = "item_id"
     time: str = "timestamp"
