@@ -120,11 +120,16 @@ def adapter_base(folder: str | Path) -> str:
     return base
 
 
-def base_folder(model: nn.Module) -> Path | None:
-    """The folder the base of an adapted model was loaded from; None without an adapter or a local folder."""
+def base_name(model: nn.Module) -> str | None:
+    """The folder or Hub id of the base of an adapted model; None without an adapter or a name."""
     if not isinstance(model, PeftModel):
         return None
-    name = model.peft_config[model.active_adapter].base_model_name_or_path
+    return model.peft_config[model.active_adapter].base_model_name_or_path or None
+
+
+def base_folder(model: nn.Module) -> Path | None:
+    """The folder the base of an adapted model was loaded from; None without an adapter or a local folder."""
+    name = base_name(model)
     return Path(name) if name and Path(name).is_dir() else None
 
 

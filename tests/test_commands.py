@@ -147,6 +147,29 @@ def test_evaluate_keeps_runs_of_one_name_apart(
     assert "; validation part; 24 targets" in result["protocol"] and "ties at mid-rank" in result["protocol"]
 
 
+def test_test_figures_and_baselines_enter_the_card(world: World, tmp_path: Path) -> None:
+    copy = shutil.copytree(world.gpt2, tmp_path / "copy")
+    choice = ["--evaluation.checkpoints", f"[{copy}]", "--training.output_dir", str(tmp_path)]
+    assert main(["evaluate", "--config", str(world.gpt2_recipe), *choice]) == 0
+    result = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
+    info, card = read_info(copy), (copy / "README.md").read_text(encoding="utf-8")
+    assert info.protocol == result["protocol"]
+    assert info.metrics["ndcg@10"] == result["models"]["copy"]["ndcg@10"]
+    assert info.metrics["popularity/ndcg@10"] == result["models"]["popularity"]["ndcg@10"]
+    assert card.count("## Results") == 1
+    assert "| popularity |" in card
+    assert "validation part" not in card
+    assert Recommender.from_pretrained(copy).recommend(["item 1"], 1)
+
+
+def test_evaluation_without_the_seen_filter_is_the_checkpoints_setting(world: World, tmp_path: Path) -> None:
+    choice = ["--evaluation.filter_seen", "false", "--training.output_dir", str(tmp_path / "run")]
+    assert main(["pretrain", "--config", str(world.gpt2_recipe), *choice]) == 0
+    info = read_info(tmp_path / "run" / "model")
+    assert not info.filter_seen
+    assert "items of the history are kept" in info.protocol
+
+
 def test_evaluate_prints_the_table_and_its_protocol(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--config", str(world.gpt2_recipe), "--evaluation.part", "valid"]) == 0
     output = capfd.readouterr().out

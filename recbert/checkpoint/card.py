@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
 
-from recbert.checkpoint.info import CheckpointInfo
+from recbert.checkpoint.folder import write_text
+from recbert.checkpoint.info import CheckpointInfo, read_info, write_info
 
 _AUTO_CLASSES = {"masked-item": "AutoModelForMaskedLM", "next-item": "AutoModelForCausalLM"}
 _OBJECTIVE_TEXT = {
@@ -62,6 +64,28 @@ def build_model_card(
         _origin(info, recipe_text),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def record_results(folder: str | Path, metrics: dict[str, float], protocol: str) -> None:
+    """Put the results of an evaluation into a checkpoint: into `recbert.json` and the table of its card.
+
+    Args:
+        folder: the checkpoint folder.
+        metrics: as `CheckpointInfo.metrics`, baselines as `popularity/ndcg@10`.
+        protocol: how they were obtained, in words.
+    """
+    old = read_info(folder)
+    new = dataclasses.replace(old, metrics=metrics, protocol=protocol)
+    path = Path(folder, "README.md")
+    card = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before, after = _results(old), _results(new)
+    if before and before in card:
+        card = card.replace(before, after, 1)
+    else:
+        card = card.replace("## Use\n", f"{after}\n\n## Use\n", 1)
+    write_info(folder, new)
+    if card:
+        write_text(path, card)
 
 
 def build_snippet(info: CheckpointInfo, config_json: dict[str, Any], base: str | None = None) -> str:

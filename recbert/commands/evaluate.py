@@ -3,15 +3,16 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recbert.baselines import ItemKNN, Markov, Popularity, RecentPopularity, SequentialRules
-from recbert.checkpoint import write_text
-from recbert.commands.session import read_data
+from recbert.checkpoint import read_info, write_text
+from recbert.checkpoint.card import record_results
+from recbert.commands.session import leave_group, read_data
 from recbert.evaluation import (
     Ranking,
     RankingMetrics,
@@ -80,20 +81,36 @@ def run(arguments: list[str]) -> int:
         "data_fingerprint": manifest["fingerprint"],
         "models": {name: _figures(ranking, metrics, popularity) for name, ranking in rankings.items()},
     }
+    leave_group()
     if not recipe.training.should_save:
         return 0  # another process writes
     output = Path(recipe.training.output_dir or "")
     output.mkdir(parents=True, exist_ok=True)
     write_text(output / "evaluation.json", json.dumps(result, indent=1) + "\n")
     write_text(output / "evaluation.md", f"{table}\n{buckets}")
+    if recipe.evaluation.part == "test":
+        _record(recipe, manifest["fingerprint"], result)
     sys.stdout.write(json.dumps(result) + "\n" if options.json else f"{table}\n{buckets}")
     return 0
 
 
+def _record(recipe: Recipe, fingerprint: str, result: dict[str, Any]) -> None:
+    """Put the test figures and those of the baselines into the checkpoints that learnt from this data."""
+    models = result["models"]
+    baselines = {
+        f"{name}/{metric}": models[name][metric] for name in recipe.evaluation.baselines for metric in COLUMNS
+    }
+    for checkpoint, name in _checkpoints(recipe):
+        if Path(checkpoint).is_dir() and read_info(checkpoint).data_fingerprint == fingerprint:
+            figures = {metric: models[name][metric] for metric in COLUMNS}
+            for metric, (low, high) in models[name]["intervals"].items():
+                figures |= {f"{metric}_low": low, f"{metric}_high": high}
+            record_results(checkpoint, {**figures, **baselines}, result["protocol"])
+
+
 def _scorers(recipe: Recipe, data: Any, tokenizer: ItemTokenizer) -> Iterator[tuple[str, Scorer]]:
     """Give everything to evaluate by the name to print: checkpoints first, then the baselines."""
-    own = str(Path(recipe.training.output_dir or "", "model"))
-    for checkpoint, name in _names(recipe.evaluation.checkpoints or [own], recipe.evaluation.baselines):
+    for checkpoint, name in _checkpoints(recipe):
         recommender = Recommender.from_pretrained(checkpoint, device=recipe.training.device)
         if recommender.tokenizer.item_ids != tokenizer.item_ids:
             raise ValueError(
@@ -116,12 +133,14 @@ def _baseline(name: str, config: EvaluationConfig) -> Any:
     return {"popularity": Popularity, "markov": Markov, "item-knn": ItemKNN}[name]()
 
 
-def _names(checkpoints: Sequence[str], taken: Sequence[str]) -> list[tuple[str, str]]:
+def _checkpoints(recipe: Recipe) -> list[tuple[str, str]]:
     """Give each checkpoint and the name to print: the short one, or all of it where two would be the same."""
-    short = [*taken, *map(_short_name, dict.fromkeys(checkpoints))]
+    own = str(Path(recipe.training.output_dir or "", "model"))
+    checkpoints = dict.fromkeys(recipe.evaluation.checkpoints or [own])
+    short = [*recipe.evaluation.baselines, *map(_short_name, checkpoints)]
     return [
         (checkpoint, checkpoint if short.count(_short_name(checkpoint)) > 1 else _short_name(checkpoint))
-        for checkpoint in dict.fromkeys(checkpoints)
+        for checkpoint in checkpoints
     ]
 
 

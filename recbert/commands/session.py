@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from recbert.objectives import MaskedItem, NextItem
@@ -83,7 +84,14 @@ def train(
     folder = Path(recipe.training.output_dir or "")
     resume = _checkpoint_to_resume(recipe.training.resume_from_checkpoint, folder)
     provenance = Provenance(manifest["protocol"], manifest["fingerprint"], text)
-    trainer = RecTrainer(model, recipe.training, objective=objective, data=data, provenance=provenance)
+    trainer = RecTrainer(
+        model,
+        recipe.training,
+        objective=objective,
+        data=data,
+        provenance=provenance,
+        filter_seen=recipe.evaluation.filter_seen,
+    )
     if resume is None and recipe.training.should_save:
         _remove(list_checkpoints(folder), "of an earlier run")
     try:
@@ -100,6 +108,14 @@ def train(
                 [path for path in list_checkpoints(folder) if not is_complete(path)], "that are incomplete"
             )
     logger.info("saved %s", folder / "model")
+    leave_group()
+
+
+def leave_group() -> None:
+    """Leave the process group of a launcher together: a process that ends early can abort the others."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def _text_with_data(recipe: Recipe, manifest: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy
 
-from recbert.adapters import base_folder
+from recbert.adapters import base_folder, base_name
 from recbert.backends import TorchScorer
 from recbert.checkpoint import INFO_FILE, CheckpointInfo, hash_base, write_folder, write_info, write_text
 from recbert.checkpoint.card import build_model_card
@@ -58,6 +58,7 @@ class RecTrainer(Trainer):
         objective: `NextItem` or `MaskedItem`.
         data: parts by name: `train`, and `valid` for early stopping and the choice of the best epoch.
         provenance: what `save_model` writes down about the data and the recipe.
+        filter_seen: whether items of the history are left out, in evaluation and by the saved checkpoint.
         callbacks: further transformers callbacks.
 
     Raises:
@@ -77,6 +78,7 @@ class RecTrainer(Trainer):
         objective: NextItem | MaskedItem,
         data: Mapping[str, Any],
         provenance: Provenance = Provenance(),
+        filter_seen: bool = True,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         check_fits(model, objective.tokenizer, objective.input_format.max_length)
@@ -93,6 +95,7 @@ class RecTrainer(Trainer):
             parse_metric(args.metric_for_best_model.removeprefix("eval_"))  # now, not after an epoch
         self.objective = objective
         self.provenance = provenance
+        self.filter_seen = filter_seen
         self.popularity = rows.count_items(objective.tokenizer.num_items)
         self.ranking = None
         super().__init__(
@@ -169,7 +172,8 @@ class RecTrainer(Trainer):
         model.eval()
         scorer = TorchScorer(model, self.objective.input_format, self.popularity)
         targets = cast(TargetRows, dataloader.dataset)
-        self.ranking = rank_targets(scorer, targets, batch_size=self.args.per_device_eval_batch_size)
+        batch_size = self.args.per_device_eval_batch_size
+        self.ranking = rank_targets(scorer, targets, filter_seen=self.filter_seen, batch_size=batch_size)
         model.train(training)
         metrics = self._metrics(self.ranking)
         return EvalLoopOutput(
@@ -213,6 +217,7 @@ class RecTrainer(Trainer):
         info = CheckpointInfo(
             input=self.objective.input_format,
             popularity=self.popularity.tolist(),
+            filter_seen=self.filter_seen,
             protocol=self._protocol(),
             base_hash=None if base is None else hash_base(base),
             metrics=self._figures(),
@@ -222,7 +227,7 @@ class RecTrainer(Trainer):
         if self.provenance.recipe:
             write_text(folder / "recipe.yaml", self.provenance.recipe)
         card = build_model_card(
-            info, model.config.to_dict(), self.provenance.recipe or None, _base_name(model)
+            info, model.config.to_dict(), self.provenance.recipe or None, base_name(model)
         )
         write_text(folder / "README.md", card)
 
@@ -282,11 +287,3 @@ def _read_rows(part: Any, objective: NextItem | MaskedItem, seed: int) -> TrainR
 def _data_seed(args: TrainingArguments) -> int:
     """Give the seed of order and masks."""
     return args.seed if args.data_seed is None else args.data_seed
-
-
-def _base_name(model: Any) -> str | None:
-    """Give the folder or Hub id of the base of an adapted model; None without an adapter."""
-    adapters = getattr(model, "peft_config", None)
-    if not adapters:
-        return None
-    return str(adapters[model.active_adapter].base_model_name_or_path)
