@@ -1,6 +1,5 @@
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,12 @@ from recbert.checkpoint import hash_base, read_info
 from recbert.commands.main import VERBS, main
 from recbert.recipe import load_recipe, recipe_parser
 from recbert.recommender import Recommender
-from tests.workspace import ITEMS, World, build_world, write_events, write_recipe
+from tests.workspace import ITEMS, World, build_world, run_json, write_events, write_recipe
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return build_world(tmp_path_factory.mktemp("world"))
-
-
-def run_json(capfd: pytest.CaptureFixture[str], *arguments: object) -> Any:
-    """Run a command and parse all of its standard output as one JSON object."""
-    capfd.readouterr()
-    assert main([str(argument) for argument in arguments]) == 0
-    output = capfd.readouterr().out
-    assert output.count("\n") == 1
-    return json.loads(output)
 
 
 def write_histories(path: Path, histories: dict[str, list[str]]) -> Path:
@@ -119,63 +109,6 @@ def test_a_cohort_is_chosen_among_the_events_that_have_a_time(tmp_path: Path) ->
         ("drop_invalid", 1)
     ]
     assert report["statistics"]["users"] == 12
-
-
-def test_evaluate_prints_one_json_object(world: World, capfd: pytest.CaptureFixture[str]) -> None:
-    options = ["--evaluation.checkpoints", f"[{world.gpt2}, {world.bert}, {world.lora}]", "--json"]
-    result = run_json(capfd, "evaluate", "--config", world.lora_recipe, *options)
-    models = ["gpt2", "bert", "lora", "popularity", "recent-popularity", "markov", "sequential-rules"]
-    assert list(result["models"]) == models
-    assert result["targets"] == 24 and result["part"] == "test"
-    for figures in result["models"].values():
-        low, high = figures["intervals"]["ndcg@10"]
-        assert 0 <= low <= figures["ndcg@10"] <= high <= 1
-        assert set(figures["by_popularity"]) == {"head", "mid", "tail", "cold"}
-    assert result["models"]["markov"]["hit@1"] == 1  # each item is followed by the next one of the circle
-    kept = json.loads((world.folder / "lora" / "evaluation.json").read_text(encoding="utf-8"))
-    assert kept == result
-
-
-def test_evaluate_keeps_runs_of_one_name_apart(
-    world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    other = shutil.copytree(world.gpt2, tmp_path / "gpt2" / "model")
-    options = ["--evaluation.checkpoints", f"[{world.gpt2}, {other}, {other}, {world.bert}]", "--json"]
-    options += ["--evaluation.part", "valid", "--evaluation.baselines", "[popularity]"]
-    result = run_json(capfd, "evaluate", "--config", world.lora_recipe, *options)
-    assert list(result["models"]) == [str(world.gpt2), str(other), "bert", "popularity"]
-    assert "; validation part; 24 targets" in result["protocol"] and "ties at mid-rank" in result["protocol"]
-
-
-def test_test_figures_and_baselines_enter_the_card(world: World, tmp_path: Path) -> None:
-    copy = shutil.copytree(world.gpt2, tmp_path / "copy")
-    choice = ["--evaluation.checkpoints", f"[{copy}]", "--training.output_dir", str(tmp_path)]
-    assert main(["evaluate", "--config", str(world.gpt2_recipe), *choice]) == 0
-    result = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
-    info, card = read_info(copy), (copy / "README.md").read_text(encoding="utf-8")
-    assert info.protocol == result["protocol"]
-    assert info.metrics["ndcg@10"] == result["models"]["copy"]["ndcg@10"]
-    assert info.metrics["popularity/ndcg@10"] == result["models"]["popularity"]["ndcg@10"]
-    assert card.count("## Results") == 1
-    assert "| popularity |" in card
-    assert "validation part" not in card
-    assert Recommender.from_pretrained(copy).recommend(["item 1"], 1)
-
-
-def test_evaluation_without_the_seen_filter_is_the_checkpoints_setting(world: World, tmp_path: Path) -> None:
-    choice = ["--evaluation.filter_seen", "false", "--training.output_dir", str(tmp_path / "run")]
-    assert main(["pretrain", "--config", str(world.gpt2_recipe), *choice]) == 0
-    info = read_info(tmp_path / "run" / "model")
-    assert not info.filter_seen
-    assert "items of the history are kept" in info.protocol
-
-
-def test_evaluate_prints_the_table_and_its_protocol(world: World, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", "--config", str(world.gpt2_recipe), "--evaluation.part", "valid"]) == 0
-    output = capfd.readouterr().out
-    for text in ("| gpt2 |", "| sequential-rules |", "Protocol: leave-one-out", "| ndcg@10 by popularity |"):
-        assert text in output
-    assert (world.folder / "gpt2" / "evaluation.md").read_text(encoding="utf-8") == output
 
 
 def test_recommend_prints_one_json_object(world: World, capfd: pytest.CaptureFixture[str]) -> None:

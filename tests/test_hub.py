@@ -18,6 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from recbert.checkpoint import read_info
 from recbert.hub import fetch, push_to_hub
+from recbert.recommender import Recommender
 
 folder, repo_id = sys.argv[1:]
 page = push_to_hub(folder, repo_id, private=True)
@@ -26,10 +27,12 @@ model = AutoModelForCausalLM.from_pretrained(repo_id)
 tokenizer = AutoTokenizer.from_pretrained(repo_id)
 local = AutoModelForCausalLM.from_pretrained(folder)
 fetched = fetch(repo_id)
+first = Recommender.from_pretrained(repo_id).recommend(["tea", "cup"], 1)
 print(json.dumps({
     "page": page, "again": again,
     "equal": all(torch.equal(a, b) for a, b in zip(model.parameters(), local.parameters(), strict=True)),
     "tokens": tokenizer("cup tea").input_ids,
+    "same_answer": first == Recommender.from_pretrained(folder).recommend(["tea", "cup"], 1),
     "max_length": read_info(repo_id).input.max_length,
     "fetched": sorted(path.name for path in fetched.iterdir()),
 }))
@@ -109,6 +112,7 @@ def test_push_then_load_by_id(checkpoint: Path, tmp_path: Path) -> None:
         "again": f"{server.url}/tester/films",
         "equal": True,
         "tokens": [69, 73],
+        "same_answer": True,
         "max_length": 16,
         "fetched": sorted(published),
     }

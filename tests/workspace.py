@@ -1,9 +1,11 @@
 """A small world for the tests of the commands, made by the commands themselves."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from recbert.commands.main import main
@@ -111,3 +113,12 @@ def build_world(folder: Path) -> World:
     for verb, recipe in steps:
         assert main([verb, "--config", str(recipe)]) == 0
     return world
+
+
+def run_json(capfd: pytest.CaptureFixture[str], *arguments: object) -> Any:
+    """Run a command and parse all of its standard output as one JSON object."""
+    capfd.readouterr()
+    assert main([str(argument) for argument in arguments]) == 0
+    output = capfd.readouterr().out
+    assert output.count("\n") == 1
+    return json.loads(output)

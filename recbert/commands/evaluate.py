@@ -59,6 +59,7 @@ def run(arguments: list[str]) -> int:
             scorer,
             targets,
             filter_seen=recipe.evaluation.filter_seen,
+            allow_repeats=recipe.evaluation.allow_repeats,
             batch_size=recipe.evaluation.batch_size,
             progress=True,
         )

@@ -166,6 +166,7 @@ class EvaluationConfig:
         checkpoints: folders or Hub ids; empty for the `model` folder of `training.output_dir`.
         part: the part of the data.
         filter_seen: whether items of the history are left out of the ranking.
+        allow_repeats: with `filter_seen`, keep a target that the history already has; an optimistic protocol.
         baselines: count baselines in the same table.
         rules_window: window of the sequential rules.
         recent_days: window of the recent popularity.
@@ -176,6 +177,7 @@ class EvaluationConfig:
     checkpoints: list[str] = dataclasses.field(default_factory=list)
     part: Literal["test", "valid"] = "test"
     filter_seen: bool = True
+    allow_repeats: bool = False
     baselines: list[Literal["popularity", "recent-popularity", "markov", "sequential-rules", "item-knn"]] = (
         dataclasses.field(
             default_factory=lambda: ["popularity", "recent-popularity", "markov", "sequential-rules"]
