@@ -27,7 +27,6 @@ step() {
 
 step prepare gpt2 "$runs/data/manifest.json"
 step pretrain gpt2 "$runs/gpt2/model"
-step prepare bert "$runs/data-bert/manifest.json"
 step pretrain bert "$runs/bert/model"
 step prepare gpt2-early "$runs/data-early/manifest.json"
 step pretrain gpt2-early "$runs/gpt2-early/model"
