@@ -100,6 +100,16 @@ def test_saved_metrics_have_intervals_of_the_model_that_is_saved(tmp_path: Path)
     assert metrics["ndcg@10_low"] <= metrics["ndcg@10"] <= metrics["ndcg@10_high"]
 
 
+def test_test_figures_never_stand_under_the_validation_protocol(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path / "run")
+    trainer.train()
+    trainer.save_model(tmp_path / "before")
+    trainer.evaluate(VALID[:2])  # another part, looked at by hand
+    trainer.save_model(tmp_path / "after")
+    before, after = read_info(tmp_path / "before"), read_info(tmp_path / "after")
+    assert (after.metrics, after.protocol) == (before.metrics, before.protocol)
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 def test_failed_saving_leaves_the_old_checkpoint(
     error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

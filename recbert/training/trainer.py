@@ -68,6 +68,8 @@ class RecTrainer(Trainer):
 
     objective: NextItem | MaskedItem
     ranking: Ranking | None
+    _validated: Ranking | None
+    _validation: dict[int, dict[str, float]]
     popularity: TokenIds
 
     def __init__(
@@ -97,7 +99,8 @@ class RecTrainer(Trainer):
         self.provenance = provenance
         self.filter_seen = filter_seen
         self.popularity = rows.count_items(objective.tokenizer.num_items)
-        self.ranking = None
+        self.ranking = self._validated = None
+        self._validation = {}
         super().__init__(
             model=model,
             args=args,
@@ -176,6 +179,9 @@ class RecTrainer(Trainer):
         self.ranking = rank_targets(scorer, targets, filter_seen=self.filter_seen, batch_size=batch_size)
         model.train(training)
         metrics = self._metrics(self.ranking)
+        if targets is self.eval_dataset:
+            self._validated = self.ranking
+            self._validation[self.state.global_step] = metrics
         return EvalLoopOutput(
             predictions=self.ranking.ranks,
             label_ids=self.ranking.targets,
@@ -233,23 +239,23 @@ class RecTrainer(Trainer):
 
     def _protocol(self) -> str:
         """Say how the figures were obtained: on the validation part, which chose the epoch."""
-        if not self.ranking or not self.eval_dataset:
+        if not self._validated:
             return self.provenance.protocol
         split = f"{self.provenance.protocol or 'split not recorded'}; validation part"
-        return describe_protocol(split, self.ranking, RankingMetrics())
+        return describe_protocol(split, self._validated, RankingMetrics())
 
     def _figures(self) -> dict[str, float]:
-        """Give the main figures of the model as it is, with intervals if it was the last one evaluated."""
-        entries = [entry for entry in self.state.log_history if "eval_ndcg@10" in entry]
-        if self.args.load_best_model_at_end and self.state.best_global_step:
-            entries = [entry for entry in entries if entry["step"] == self.state.best_global_step] or entries
-        if not entries:
+        """Give the main validation figures of the model as it is, with intervals if it was ranked last."""
+        if not self._validation:
             return {}
-        figures = {name: float(entries[-1][f"eval_{name}"]) for name in MAIN_METRICS}
+        last = max(self._validation)
+        best = self.state.best_global_step if self.args.load_best_model_at_end else None
+        chosen = self._validation.get(best or last, self._validation[last])
+        figures = {name: float(chosen[name]) for name in MAIN_METRICS}
         metrics = RankingMetrics()
-        if self.ranking and metrics.value(self.ranking, "ndcg@10") == figures["ndcg@10"]:
+        if self._validated and metrics.value(self._validated, "ndcg@10") == figures["ndcg@10"]:
             for name in ("hit@10", "ndcg@10"):
-                figures[f"{name}_low"], figures[f"{name}_high"] = metrics.bootstrap(self.ranking, name)
+                figures[f"{name}_low"], figures[f"{name}_high"] = metrics.bootstrap(self._validated, name)
         return figures
 
 
