@@ -9,6 +9,8 @@ environment .venv constraints.txt .
 
 # Waiting threads that spin take time from those that compute.
 export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0
+# Models this small train no faster on two threads than on one: one model a core instead.
+export OMP_NUM_THREADS=1
 # glibc gives large tensors back to the system after every step, which costs a quarter of the time on a CPU.
 export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296
 recbert=.venv/bin/recbert
@@ -26,12 +28,20 @@ step() {
 }
 
 step prepare gpt2 "$runs/data/manifest.json"
+echo "== recbert pretrain --config $recipes/bert.yaml runs beside the next steps; its progress: tail -f $runs/bert.log"
+step pretrain bert "$runs/bert/model" >"$runs/bert.log" 2>&1 &
+bert=$!
+trap 'kill "$bert" 2>/dev/null || true' EXIT
 step pretrain gpt2 "$runs/gpt2/model"
-step pretrain bert "$runs/bert/model"
 step prepare gpt2-early "$runs/data-early/manifest.json"
 step pretrain gpt2-early "$runs/gpt2-early/model"
 step prepare gpt2-late-lora "$runs/data-late/manifest.json"
 step finetune gpt2-late-lora "$runs/gpt2-late-lora/model"
+echo "== waiting for the masked-item model"
+if ! wait "$bert"; then
+    tail -n 20 "$runs/bert.log" >&2
+    exit 1
+fi
 
 echo
 echo "== Leave-one-out: the last film of every user"
