@@ -28,17 +28,20 @@ step() {
 }
 
 step prepare gpt2 "$runs/data/manifest.json"
-echo "== recbert pretrain --config $recipes/bert.yaml runs beside the next steps; its progress: tail -f $runs/bert.log"
-step pretrain bert "$runs/bert/model" >"$runs/bert.log" 2>&1 &
-bert=$!
-trap 'kill "$bert" 2>/dev/null || true' EXIT
+bert=
+if [ ! -e "$runs/bert/model" ]; then
+    echo "== recbert pretrain --config $recipes/bert.yaml, beside the next steps: tail -f $runs/bert.log"
+    "$recbert" pretrain --config "$recipes/bert.yaml" >"$runs/bert.log" 2>&1 &
+    bert=$!
+    trap 'kill "$bert" 2>/dev/null || true' EXIT
+fi
 step pretrain gpt2 "$runs/gpt2/model"
 step prepare gpt2-early "$runs/data-early/manifest.json"
 step pretrain gpt2-early "$runs/gpt2-early/model"
 step prepare gpt2-late-lora "$runs/data-late/manifest.json"
 step finetune gpt2-late-lora "$runs/gpt2-late-lora/model"
 echo "== waiting for the masked-item model"
-if ! wait "$bert"; then
+if [ -n "$bert" ] && ! wait "$bert"; then
     tail -n 20 "$runs/bert.log" >&2
     exit 1
 fi
