@@ -72,6 +72,7 @@ def clean_events(
     min_item_count: int = 0,
     min_user_count: int = 0,
     drop_duplicates: bool = False,
+    drop_invalid: bool = False,
 ) -> tuple[Any, CleaningReport]:
     """The cleaned events, of the kind given, and a report of what each step dropped and why.
 
@@ -81,6 +82,7 @@ def clean_events(
         min_item_count: keep items with at least this many events (overrides `steps` when above 0).
         min_user_count: keep users with at least this many events (overrides `steps` when above 0).
         drop_duplicates: drop exact duplicates (also on when `steps` says so).
+        drop_invalid: drop rows without a user, an item or a readable time (also on when `steps` says so).
 
     Raises:
         ValueError: if an option is out of range, needs a column that is absent, or nothing is left.
@@ -91,6 +93,7 @@ def clean_events(
         min_item_count=min_item_count or steps.min_item_count,
         min_user_count=min_user_count or steps.min_user_count,
         drop_duplicates=drop_duplicates or steps.drop_duplicates,
+        drop_invalid=drop_invalid or steps.drop_invalid,
     )
     _check_options(steps)
     frame, restore = open_frame(events)

@@ -189,7 +189,7 @@ def collect_sorted(events: Any) -> pa.Table:
         if missing:
             raise ValueError(
                 f"{missing} events have no {name}: drop them with clean_events(events, "
-                "CleaningSteps(drop_invalid=True)), or impute missing times with impute_time"
+                "drop_invalid=True), or impute missing times with impute_time"
             )
     return table
 

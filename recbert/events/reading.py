@@ -225,7 +225,10 @@ def _refuse(
             for row in rows(wrong.select(*raw.values()))
         )
         parts.append(f"{count} with {name} (e.g. {shown})")
-    mend = "mend them, or pass keep_invalid=True and let clean_events drop or impute them"
+    mend = (
+        "mend them, or drop them: --data.clean.drop_invalid true for `recbert prepare`, in Python "
+        "keep_invalid=True and then clean_events(events, drop_invalid=True)"
+    )
     if "unreadable time" in found:
         mend = _time_mend(parsed, mapping[TIMESTAMP], time_unit, problems["unreadable time"]) or mend
     raise ValueError(f"{headline}: {'; '.join(parts)}: {mend}")

@@ -33,7 +33,7 @@ def check_complete(frame: Frame) -> dict[str, Any]:
     if lacking:
         raise ValueError(
             f"of {found['events']} events {', '.join(lacking)}: drop them with "
-            "clean_events(events, CleaningSteps(drop_invalid=True)), or impute missing times"
+            "clean_events(events, drop_invalid=True), or impute missing times"
         )
     return found
 
