@@ -26,7 +26,6 @@ from recbert.inputs import TargetRows, TrainRows
 from recbert.recipe import EvaluationConfig, Recipe, load_recipe, recipe_parser
 from recbert.recommender import Recommender
 from recbert.tokenizer import ItemTokenizer
-from recbert.training import count_items
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ def run(arguments: list[str]) -> int:
         raise ValueError(
             f"the prepared data has no {recipe.evaluation.part} part: its parts are {', '.join(data)}"
         )
-    popularity = count_items(TrainRows(data["train"], least=1, seed=0), tokenizer.num_items)
+    popularity = TrainRows(data["train"], least=1, seed=0).count_items(tokenizer.num_items)
     targets = TargetRows(data[recipe.evaluation.part])
     rankings: dict[str, Ranking] = {}
     for name, scorer in _scorers(recipe, data, tokenizer):

@@ -2,13 +2,12 @@
 
 from recbert.training.arguments import RecTrainingArguments
 from recbert.training.resuming import is_complete, last_checkpoint, list_checkpoints
-from recbert.training.trainer import Provenance, RecTrainer, count_items
+from recbert.training.trainer import Provenance, RecTrainer
 
 __all__ = [
     "Provenance",
     "RecTrainer",
     "RecTrainingArguments",
-    "count_items",
     "is_complete",
     "last_checkpoint",
     "list_checkpoints",

@@ -259,19 +259,6 @@ class RecTrainer(Trainer):
         return figures
 
 
-def count_items(rows: TrainRows, num_items: int) -> TokenIds:
-    """Count the training events of each item.
-
-    Args:
-        rows: the training part.
-        num_items: items in the vocabulary.
-
-    Returns:
-        (V_items,) counts in the order of the item tokens; an event that several windows share counts once.
-    """
-    return rows.count_items(num_items)
-
-
 def _read_rows(part: Any, objective: NextItem | MaskedItem, seed: int) -> TrainRows:
     """Read the training part and say what cannot be learnt from."""
     rows = TrainRows(part, least=objective.least_events, seed=seed)
