@@ -187,11 +187,9 @@ def _sorted_ids(items: Any) -> list[str]:
     # Looked up on the class: a lazy frame resolves its whole plan when asked for its own columns.
     if hasattr(kind, "columns") or hasattr(kind, "column_names"):
         # Imported here: who makes a tokenizer from strings (training images) has no data frame library.
-        from recbert.events import ITEM_ID
-        from recbert.events.engine import collect, open_frame
+        from recbert.events import distinct_items
 
-        frame, _ = open_frame(items, argument="items", columns=[ITEM_ID])
-        items = collect(frame.unique()).to_arrow().column(ITEM_ID).to_pylist()
+        items = distinct_items(items)
     if isinstance(items, (str, bytes)):
         raise ValueError(f"items is one string, {items[:40]!r}; give a list of item ids or an event frame")
     distinct = set(items)

@@ -24,8 +24,11 @@ from recbert.events.columns import (
     VALUE,
     VALUE_IMPUTED,
 )
-from recbert.events.engine import collect_sorted, materialise, open_frame, require_events, tie_breaker
+from recbert.events.duckdb_tables import ROW, scan_spilling
+from recbert.events.engine import materialise, open_frame, require_events, tie_breaker
+from recbert.events.holding import distinct_items
 from recbert.events.items import read_titles
+from recbert.events.leaving import stream_sorted
 from recbert.events.parsing import parse_moment
 from recbert.events.pseudonyms import pseudonymise, read_pseudonym_key
 from recbert.events.reading import read_events
@@ -42,6 +45,7 @@ __all__ = [
     "ITEM_ID",
     "ORDER",
     "REQUIRED_COLUMNS",
+    "ROW",
     "SESSION_ID",
     "StepReport",
     "TIMESTAMP",
@@ -51,7 +55,7 @@ __all__ = [
     "VALUE",
     "VALUE_IMPUTED",
     "clean_events",
-    "collect_sorted",
+    "distinct_items",
     "materialise",
     "open_frame",
     "parse_moment",
@@ -60,5 +64,7 @@ __all__ = [
     "read_pseudonym_key",
     "read_titles",
     "require_events",
+    "scan_spilling",
+    "stream_sorted",
     "tie_breaker",
 ]

@@ -10,19 +10,12 @@ import narwhals as nw
 
 from recbert.events import steps as named_steps
 from recbert.events.columns import EVENT_TYPE, ORDER, TIMESTAMP, TIMESTAMP_IMPUTED, VALUE, VALUE_IMPUTED
-from recbert.events.engine import (
-    Frame,
-    materialise,
-    open_frame,
-    require_events,
-    rows,
-    single,
-    tie_breaker,
-)
+from recbert.events.engine import Frame, materialise, rows, single, tie_breaker
+from recbert.events.holding import Opened, open_events, sort_held
 from recbert.events.imputation import impute
 from recbert.events.parsing import parse_moment
 from recbert.events.report import CleaningReport, StepReport
-from recbert.events.statistics import count_ties, describe_events, measure_distributions
+from recbert.events.statistics import count_ties, describe_events
 
 _KEEP = "_keep"
 _EXAMPLES = 3
@@ -96,32 +89,32 @@ def clean_events(
         drop_invalid=drop_invalid or steps.drop_invalid,
     )
     _check_options(steps)
-    frame, restore = open_frame(events)
-    require_events(frame)
-    cleaner = _Cleaner(materialise(frame))
+    opened = open_events(events)
+    cleaner = _Cleaner(opened)
     _run_fills(cleaner, steps)
     _run_filters(cleaner, steps)
     _run_history_steps(cleaner, steps)
-    frame = cleaner.frame
+    frame = cleaner.finish()
+    statistics, distributions = describe_events(frame)
     has_order = tie_breaker(frame) == ORDER
     report = CleaningReport(
         steps=cleaner.reports,
         ties=count_ties(frame),
         tie_rule="the order column" if has_order else "the item id, for want of an order column",
-        statistics=describe_events(frame),
-        distributions=measure_distributions(frame),
+        statistics=statistics,
+        distributions=distributions,
     )
-    # Joins need not keep the order of rows; the order column restores it.
-    return restore(frame.sort(ORDER) if has_order else frame), report
+    return opened.restore(frame), report
 
 
 class _Cleaner:
     """The frame between two steps, computed once each, and the reports so far."""
 
-    def __init__(self, frame: Frame) -> None:
-        self.frame = frame
+    def __init__(self, opened: Opened) -> None:
+        self.frame = self._held = materialise(opened.frame)
+        self._spell = opened.spell
         self.reports: list[StepReport] = []
-        self._count = int(single(frame.select(nw.len().alias("n")))["n"])
+        self._count = int(single(self.frame.select(nw.len().alias("n")))["n"])
         if not self._count:
             raise ValueError("events holds no events: there is nothing to clean")
 
@@ -130,13 +123,12 @@ class _Cleaner:
         marked = (
             self.frame.with_columns(keep.fill_null(False).alias(_KEEP)) if isinstance(keep, nw.Expr) else keep
         )
-        marked = materialise(marked)
+        self._held = marked = materialise(marked, instead_of=self._held)
         left = int(single(marked.select(nw.col(_KEEP).cast(nw.Int64).sum().alias("n")))["n"])
         examples = []
         if left < self._count:
             names = [column for column in marked.collect_schema().names() if column != _KEEP]
-            dropped = marked.filter(~nw.col(_KEEP)).select(*names)
-            examples = rows(dropped.sort(ORDER if ORDER in names else names[0], *names[:3]).head(_EXAMPLES))
+            examples = self._examples(marked.filter(~nw.col(_KEEP)).select(*names))
         self.reports.append(StepReport(name, reason, self._count, left, examples))
         if not left:
             raise ValueError(
@@ -147,14 +139,23 @@ class _Cleaner:
 
     def change(self, name: str, reason: str, frame: Frame, flag: str | None = None) -> None:
         """Take a frame with the same rows and other columns; `flag` marks the rows that were changed."""
-        self.frame = materialise(frame)
+        self.frame = self._held = materialise(sort_held(frame), instead_of=self._held)
         examples, changed = [], self._count
         if flag is not None:
             flagged = self.frame.filter(nw.col(flag))
             changed = int(single(flagged.select(nw.len().alias("n")))["n"])
-            names = self.frame.collect_schema().names()
-            examples = rows(flagged.sort(ORDER if ORDER in names else names[0], *names[:3]).head(_EXAMPLES))
+            examples = self._examples(flagged)
         self.reports.append(StepReport(name, reason, self._count, self._count, examples, changed))
+
+    def finish(self) -> Frame:
+        """The rows that are left, without those that the last step dropped behind them."""
+        self.frame = self._held = materialise(self.frame, instead_of=self._held)
+        return self.frame
+
+    def _examples(self, frame: Frame) -> list[dict[str, Any]]:
+        names = frame.collect_schema().names()
+        by = [ORDER if ORDER in names else names[0], *names[:3]]
+        return rows(self._spell(frame.sort(*by).head(_EXAMPLES)))
 
 
 def _check_options(steps: CleaningSteps) -> None:
@@ -210,10 +211,10 @@ def _run_filters(cleaner: _Cleaner, steps: CleaningSteps) -> None:
 def _run_history_steps(cleaner: _Cleaner, steps: CleaningSteps) -> None:
     if steps.drop_duplicates:
         reason = "the same event, in everything but order, came before"
-        cleaner.drop("drop_duplicates", reason, named_steps.is_first_copy(cleaner.frame))
+        cleaner.drop("drop_duplicates", reason, named_steps.mark_first_copies(cleaner.frame, _KEEP))
     if steps.drop_repeats:
         reason = "the user's previous event has the same item"
-        cleaner.drop("drop_repeats", reason, named_steps.is_change_of_item(cleaner.frame))
+        cleaner.drop("drop_repeats", reason, named_steps.mark_changes_of_item(cleaner.frame, _KEEP))
     if steps.max_events_per_user:
         reason = f"the user has more than {steps.max_events_per_user} events"
         cleaner.drop("max_events_per_user", reason, named_steps.is_of_modest_user(steps.max_events_per_user))

@@ -6,7 +6,6 @@ go through polars and come back as the kind that was given.
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,9 +16,7 @@ import pyarrow as pa
 from narwhals.exceptions import NarwhalsError
 
 from recbert.events.columns import (
-    CANONICAL_COLUMNS,
     EVENT_TYPE,
-    FLAG_COLUMNS,
     ITEM_ID,
     ORDER,
     REQUIRED_COLUMNS,
@@ -27,12 +24,11 @@ from recbert.events.columns import (
     USER_ID,
     VALUE,
 )
+from recbert.events.duckdb_tables import hold_relation, named_errors, query_beside
 from recbert.events.messages import check_columns
 
 Frame = nw.LazyFrame[Any]
 Restore = Callable[[Frame], Any]
-
-_relation_numbers = itertools.count()
 
 
 def open_frame(
@@ -65,13 +61,13 @@ def open_frame(
         frame = frame.select(*columns)
     native = nw.to_native(frame)
     if isinstance(native, pl.DataFrame):
-        return _lazy(native.lazy()), lambda result: collect(result).to_polars()
+        return as_frame(native.lazy()), lambda result: collect(result).to_polars()
     if frame.implementation.is_pandas():
-        return _lazy(
+        return as_frame(
             _from_pandas(native, argument).lazy()
         ), lambda result: collect(result).to_polars().to_pandas()
     if isinstance(native, pa.Table):
-        return _lazy(_from_arrow(native).lazy()), lambda result: collect(result).to_arrow()
+        return as_frame(_from_arrow(native).lazy()), lambda result: collect(result).to_arrow()
     if isinstance(frame, nw.LazyFrame):
         return frame, nw.to_native
     raise ValueError(
@@ -110,10 +106,13 @@ def collect(frame: Frame) -> nw.DataFrame[Any]:
     """Run the pipeline; the result is a polars frame, or an Arrow table for other engines.
 
     Raises:
-        ValueError: if polars cannot read the source (bad encoding, ragged rows, a damaged file).
+        OSError: if DuckDB has no space left to spill to.
+        ValueError: if polars cannot read the source (bad encoding, ragged rows, a damaged file), or DuckDB's
+            memory limit is too small.
     """
     try:
-        return frame.collect()
+        with named_errors():
+            return frame.collect()
     except (pl.exceptions.PolarsError, NarwhalsError, UnicodeDecodeError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ValueError(
@@ -133,85 +132,37 @@ def single(frame: Frame) -> dict[str, Any]:
     return rows(frame)[0]
 
 
-def materialise(frame: Frame) -> Frame:
-    """The same rows, computed once and held in memory (a checkpoint on Spark), still on their engine.
+def materialise(frame: Frame, instead_of: Frame | None = None) -> Frame:
+    """The same rows, computed once and held (a checkpoint on Spark), still on their engine.
 
     Steps that need several passes (counts, examples, k-core rounds) would otherwise run everything before
-    them again and again.
+    them again and again. What was held for `instead_of` may be given up.
     """
     native = nw.to_native(frame)
     if isinstance(native, pl.LazyFrame):
-        return _lazy(collect(frame).to_polars().lazy())
+        return as_frame(collect(frame).to_polars().lazy())
     if frame.implementation.is_duckdb():
-        return _lazy(_hold_relation(native))
+        old = None if instead_of is None else nw.to_native(instead_of)
+        with named_errors():
+            return as_frame(hold_relation(native, old))
     checkpoint = getattr(native, "localCheckpoint", None)
-    return frame if checkpoint is None else _lazy(checkpoint())
+    return frame if checkpoint is None else as_frame(checkpoint())
 
 
 def place_beside(frame: Frame, table: pa.Table) -> Frame:
     """A small Arrow table on the engine (and connection) of another frame, so that the two can be joined."""
     native = nw.to_native(frame)
     if frame.implementation.is_duckdb():
-        return _lazy(_hold_relation(_query_beside(native, table)))
+        return as_frame(hold_relation(query_beside(native, table)))
     if frame.implementation.is_polars():
-        return _lazy(_from_arrow(table).lazy())
-    return _lazy(native.sparkSession.createDataFrame(table.to_pandas()))
+        return as_frame(_from_arrow(table).lazy())
+    return as_frame(native.sparkSession.createDataFrame(table.to_pandas()))
 
 
-def collect_sorted(events: Any) -> pa.Table:
-    """The events as one Arrow table sorted by user, time and order (item id where there is no order).
-
-    It is the one exit from the engine: everything before runs where the frame lives, everything after works
-    on Arrow columns. Columns: the canonical ones and the flags that are there; ids and event types are
-    `large_string`, `timestamp` and `value` float64, `order` int64, one chunk each, nothing missing among
-    user, item and time.
-
-    Raises:
-        ValueError: if the table is not canonical or still holds events without user, item or time.
-    """
-    frame, _ = open_frame(events)
-    require_events(frame)
-    present = frame.collect_schema().names()
-    names = [name for name in (*CANONICAL_COLUMNS, *FLAG_COLUMNS) if name in present]
-    keys = [USER_ID, TIMESTAMP, ORDER, ITEM_ID] if ORDER in present else [USER_ID, TIMESTAMP, ITEM_ID]
-    table = collect(frame.select(*names).sort(*keys)).to_arrow().combine_chunks()
-    types = {
-        USER_ID: pa.large_string(),
-        ITEM_ID: pa.large_string(),
-        EVENT_TYPE: pa.large_string(),
-        TIMESTAMP: pa.float64(),
-        VALUE: pa.float64(),
-        ORDER: pa.int64(),
-    }
-    table = table.cast(pa.schema([(name, types.get(name, table.schema.field(name).type)) for name in names]))
-    for name in REQUIRED_COLUMNS:
-        missing = table.column(name).null_count
-        if missing:
-            raise ValueError(
-                f"{missing} events have no {name}: drop them with clean_events(events, "
-                "drop_invalid=True), or impute missing times with impute_time"
-            )
-    return table
-
-
-def _lazy(native: Any) -> Frame:
+def as_frame(native: Any) -> Frame:
+    """A native table as the lazy frame that every step works on."""
     frame: Frame = nw.from_native(native).lazy()
     return frame
-
-
-def _hold_relation(relation: Any) -> Any:
-    # A relation says nothing of its connection, so new ones are made from old ones. DuckDB before 2.0 cannot
-    # hold the rows of a relation itself.
-    if hasattr(relation, "materialize"):
-        held = relation.materialize()
-    else:
-        held = _query_beside(relation, relation.arrow())
-    return held.set_alias(f"recbert_events_{next(_relation_numbers)}")
-
-
-def _query_beside(relation: Any, table: Any) -> Any:
-    # DuckDB finds the Arrow table by its Python name, `table`; quoted, because it is a word of SQL.
-    return relation.query(f"recbert_source_{next(_relation_numbers)}", 'select * from "table"')
 
 
 def _is_dataset(events: Any) -> bool:
@@ -228,7 +179,7 @@ def _open_dataset(events: Any, argument: str, columns: Sequence[str] | None) -> 
         events = events.select_columns(list(columns))
     table = events.with_format("arrow")[:]
     kind = type(events)
-    return _lazy(_from_arrow(table).lazy()), lambda result: kind(collect(result).to_arrow())
+    return as_frame(_from_arrow(table).lazy()), lambda result: kind(collect(result).to_arrow())
 
 
 def _from_arrow(table: pa.Table) -> pl.DataFrame:

@@ -22,6 +22,7 @@ FORMATS = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+DEFAULT_SEPARATORS = {"csv": ",", "tsv": "\t"}
 COMPRESSIONS = (".gz", ".zst")
 SEPARATORS = (";", "\t", "|", ",", "::")
 UTF8_BOM = b"\xef\xbb\xbf"
@@ -36,7 +37,7 @@ def scan_files(source: str | os.PathLike[str], columns: Sequence[str], separator
             column.
     """
     files = find_files(source)
-    kinds = {_format(file) for file in files}
+    kinds = {format_of(file) for file in files}
     if len(kinds) > 1:
         raise ValueError(
             f"source {str(source)!r} mixes {' and '.join(sorted(kinds))} files: name one kind, e.g. "
@@ -51,7 +52,7 @@ def scan_files(source: str | os.PathLike[str], columns: Sequence[str], separator
         return _scan_parquet(files, columns)
     if kind == "jsonl":
         return _scan_jsonl(files, columns)
-    return _scan_csv(files, columns, separator or ("\t" if kind == "tsv" else ","))
+    return _scan_csv(files, columns, separator or DEFAULT_SEPARATORS[kind])
 
 
 def find_files(source: str | os.PathLike[str]) -> list[Path]:
@@ -110,7 +111,8 @@ def _hidden(file: Path, folder: Path) -> bool:
     return any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
 
 
-def _format(file: Path) -> str:
+def format_of(file: Path) -> str:
+    """The format of a file that `find_files` gave: csv, tsv, jsonl or parquet."""
     return FORMATS[_suffix(file)]
 
 

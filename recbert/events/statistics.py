@@ -8,41 +8,65 @@ from typing import Any
 
 import narwhals as nw
 import numpy as np
+from numpy.typing import NDArray
 
 from recbert.events.columns import EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
-from recbert.events.engine import Frame, collect, rows, single, tie_breaker
+from recbert.events.engine import Frame, collect, rows, single
+from recbert.events.holding import add_previous, count_tied, is_held
 
 TIME_BINS = 60
 POPULARITY_POINTS = 200
 GAP_BINS_PER_DECADE = 4
 
+Counts = NDArray[np.int64]
+
+_BEFORE = "_recbert_before"
+
 
 def count_ties(frame: Frame) -> int:
     """Number of events that share user and time with another event, so that only the tie rule orders them."""
+    if is_held(frame):
+        return count_tied(frame)
     groups = frame.group_by(USER_ID, TIMESTAMP).agg(nw.len().alias("n")).filter(nw.col("n") > 1)
     return int(single(groups.select(nw.col("n").sum()))["n"] or 0)
 
 
-def describe_events(frame: Frame) -> dict[str, Any]:
-    """Events, users, items, first and last time (ISO 8601), density, history lengths, events by type."""
-    total = single(
-        frame.select(
-            nw.len().alias("events"),
-            nw.col(USER_ID).n_unique().alias("users"),
-            nw.col(ITEM_ID).n_unique().alias("items"),
-            nw.col(TIMESTAMP).min().alias("first"),
-            nw.col(TIMESTAMP).max().alias("last"),
-        )
-    )
-    lengths = _counts(frame, USER_ID)
-    events, users, items = (int(total[name]) for name in ("events", "users", "items"))
-    answer: dict[str, Any] = {
+def describe_events(frame: Frame) -> tuple[dict[str, Any], dict[str, list[list[float]]]]:
+    """What the table holds in numbers, and as distributions, in one go because they share their counts.
+
+    Returns:
+        statistics: events, users, items, first and last time (ISO 8601), density, history lengths, and events
+            by type where there are types.
+        distributions: the four of the report's page, each a list of [x, count] pairs. `history_lengths`:
+            [length, users]. `events_over_time`: [start of the bin in epoch seconds, events]. `popularity`:
+            [rank, events], at most 200 ranks spread evenly over the logarithm. `gaps`: [start of the bin in
+            seconds, pairs of consecutive events of one user], in quarters of a decade; ties count at 0.
+    """
+    lengths, popularity = _counts(frame, USER_ID), np.sort(_counts(frame, ITEM_ID))[::-1]
+    span = single(frame.select(nw.col(TIMESTAMP).min().alias("first"), nw.col(TIMESTAMP).max().alias("last")))
+    statistics = _describe(lengths, popularity, span)
+    if EVENT_TYPE in frame.collect_schema().names():
+        kinds = rows(frame.group_by(EVENT_TYPE).agg(nw.len().alias("n")).sort(EVENT_TYPE))
+        statistics["event_types"] = {str(row[EVENT_TYPE]): int(row["n"]) for row in kinds}
+    ranks = np.unique(np.geomspace(1, len(popularity), POPULARITY_POINTS).round().astype(np.int64))
+    distributions = {
+        "history_lengths": _pairs(*np.unique(lengths, return_counts=True)),
+        "events_over_time": _over_time(frame, span),
+        "popularity": _pairs(ranks, popularity[ranks - 1]),
+        "gaps": _gaps(frame),
+    }
+    return statistics, distributions
+
+
+def _describe(lengths: Counts, popularity: Counts, span: dict[str, Any]) -> dict[str, Any]:
+    events, users, items = int(lengths.sum()), len(lengths), len(popularity)
+    return {
         "events": events,
         "users": users,
         "items": items,
         "density": events / (users * items),
-        "first_event": _iso(total["first"]),
-        "last_event": _iso(total["last"]),
+        "first_event": _iso(span["first"]),
+        "last_event": _iso(span["last"]),
         "history_length": {
             "minimum": int(lengths.min()),
             "median": float(np.median(lengths)),
@@ -50,38 +74,15 @@ def describe_events(frame: Frame) -> dict[str, Any]:
             "maximum": int(lengths.max()),
         },
     }
-    if EVENT_TYPE in frame.collect_schema().names():
-        kinds = rows(frame.group_by(EVENT_TYPE).agg(nw.len().alias("n")).sort(EVENT_TYPE))
-        answer["event_types"] = {str(row[EVENT_TYPE]): int(row["n"]) for row in kinds}
-    return answer
 
 
-def measure_distributions(frame: Frame) -> dict[str, list[list[float]]]:
-    """The four distributions of the report's page, each a list of [x, count] pairs.
-
-    `history_lengths`: [length, users]. `events_over_time`: [start of the bin in epoch seconds, events].
-    `popularity`: [rank, events], at most 200 ranks spread evenly over the logarithm. `gaps`: [start of the
-    bin in seconds, pairs of consecutive events of one user], in quarters of a decade; ties count at 0.
-    """
-    lengths, users = np.unique(_counts(frame, USER_ID), return_counts=True)
-    counts = np.sort(_counts(frame, ITEM_ID))[::-1]
-    ranks = np.unique(np.geomspace(1, len(counts), POPULARITY_POINTS).round().astype(np.int64))
-    return {
-        "history_lengths": _pairs(lengths, users),
-        "events_over_time": _over_time(frame),
-        "popularity": _pairs(ranks, counts[ranks - 1]),
-        "gaps": _gaps(frame),
-    }
-
-
-def _counts(frame: Frame, column: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _counts(frame: Frame, column: str) -> Counts:
     counted = frame.group_by(column).agg(nw.len().alias("n")).select("n")
     return np.asarray(collect(counted).to_arrow().column("n").to_numpy(), dtype=np.int64)
 
 
-def _over_time(frame: Frame) -> list[list[float]]:
+def _over_time(frame: Frame, span: dict[str, Any]) -> list[list[float]]:
     frame = frame.filter(~nw.col(TIMESTAMP).is_null())
-    span = single(frame.select(nw.col(TIMESTAMP).min().alias("first"), nw.col(TIMESTAMP).max().alias("last")))
     if span["first"] is None:
         return []
     first = float(span["first"])
@@ -94,9 +95,8 @@ def _over_time(frame: Frame) -> list[list[float]]:
 
 
 def _gaps(frame: Frame) -> list[list[float]]:
-    by = [TIMESTAMP, tie_breaker(frame)]
-    gap = nw.col(TIMESTAMP) - nw.col(TIMESTAMP).shift(1).over(USER_ID, order_by=by)
-    frame = frame.select(gap.alias("gap")).filter(~nw.col("gap").is_null())
+    gap = nw.col(TIMESTAMP) - nw.col(_BEFORE)
+    frame = add_previous(frame, TIMESTAMP, _BEFORE).select(gap.alias("gap")).filter(~nw.col("gap").is_null())
     ties = int(single(frame.select((nw.col("gap") <= 0).cast(nw.Int64).sum().alias("n")))["n"] or 0)
     # The 1e-9 puts powers of ten into the bin they begin, however an engine rounds their logarithm.
     binned = frame.filter(nw.col("gap") > 0).select(

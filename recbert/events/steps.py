@@ -17,6 +17,9 @@ from recbert.events.columns import (
     VALUE,
 )
 from recbert.events.engine import Frame, collect, place_beside, single, tie_breaker
+from recbert.events.holding import add_previous, is_held, mark_first_held, mark_members
+
+_BEFORE, _USER_STAYS, _ITEM_STAYS = "_recbert_before", "_recbert_user_stays", "_recbert_item_stays"
 
 
 def need(names: Sequence[str], column: str, argument: str) -> None:
@@ -37,19 +40,22 @@ def is_valid() -> nw.Expr:
     return valid
 
 
-def is_first_copy(frame: Frame) -> nw.Expr:
-    """Whether no earlier row is equal in user, item, time, event type and value."""
+def mark_first_copies(frame: Frame, mark: str) -> Frame:
+    """The frame with a boolean column: whether no earlier row is equal in user, item, time, type and value."""
     names = frame.collect_schema().names()
     same = [name for name in (USER_ID, ITEM_ID, TIMESTAMP, EVENT_TYPE, VALUE) if name in names]
+    if is_held(frame):
+        return mark_first_held(frame, same, mark)
     by = [ORDER] if ORDER in names else [ITEM_ID]
     # Counting a constant would not be a window function; the user id is there in every valid row.
-    return nw.col(USER_ID).cum_count().over(*same, order_by=by) <= 1
+    return frame.with_columns((nw.col(USER_ID).cum_count().over(*same, order_by=by) <= 1).alias(mark))
 
 
-def is_change_of_item(frame: Frame) -> nw.Expr:
-    """Whether the user's event before this one (by time, then order) is of another item, or there is none."""
-    previous = nw.col(ITEM_ID).shift(1).over(USER_ID, order_by=[TIMESTAMP, tie_breaker(frame)])
-    return (nw.col(ITEM_ID) != previous).fill_null(True)
+def mark_changes_of_item(frame: Frame, mark: str) -> Frame:
+    """The frame with a boolean column: whether the user's event before is of another item, or there is none."""
+    frame = add_previous(frame, ITEM_ID, _BEFORE)
+    changes = (nw.col(ITEM_ID) != nw.col(_BEFORE)).fill_null(True)
+    return frame.with_columns(changes.alias(mark)).drop(_BEFORE)
 
 
 def is_of_modest_user(most: int) -> nw.Expr:
@@ -65,21 +71,24 @@ def mark_core(frame: Frame, min_user_count: int, min_item_count: int, mark: str)
     until nothing changes; only the ids that stay leave it.
     """
     users = _frequent(frame, USER_ID, min_user_count)
-    items = _frequent(frame.join(users, on=USER_ID, how="semi"), ITEM_ID, min_item_count)
+    items = _frequent(mark_members(frame, USER_ID, users, mark).filter(nw.col(mark)), ITEM_ID, min_item_count)
     size = -1
     while True:
-        left = frame.join(users, on=USER_ID, how="semi").join(items, on=ITEM_ID, how="semi")
+        left = _of_both(frame, users, items)
         count = int(single(left.select(nw.len().alias("n")))["n"])
         if count == size:
             break
         size = count
         users = _frequent(left, USER_ID, min_user_count)
-        left = frame.join(users, on=USER_ID, how="semi").join(items, on=ITEM_ID, how="semi")
-        items = _frequent(left, ITEM_ID, min_item_count)
-    marked = frame.join(users.with_columns(nw.lit(True).alias("_user_stays")), on=USER_ID, how="left")
-    marked = marked.join(items.with_columns(nw.lit(True).alias("_item_stays")), on=ITEM_ID, how="left")
-    stays = ~nw.col("_user_stays").is_null() & ~nw.col("_item_stays").is_null()
-    return marked.with_columns(stays.alias(mark)).drop("_user_stays", "_item_stays")
+        items = _frequent(_of_both(frame, users, items), ITEM_ID, min_item_count)
+    both = mark_members(mark_members(frame, USER_ID, users, _USER_STAYS), ITEM_ID, items, mark)
+    return both.with_columns((nw.col(mark) & nw.col(_USER_STAYS)).alias(mark)).drop(_USER_STAYS)
+
+
+def _of_both(frame: Frame, users: Frame, items: Frame) -> Frame:
+    """The events of these users with these items."""
+    of_users = mark_members(frame, USER_ID, users, _USER_STAYS).filter(nw.col(_USER_STAYS)).drop(_USER_STAYS)
+    return mark_members(of_users, ITEM_ID, items, _ITEM_STAYS).filter(nw.col(_ITEM_STAYS)).drop(_ITEM_STAYS)
 
 
 def _frequent(frame: Frame, column: str, least: int) -> Frame:
@@ -90,7 +99,9 @@ def _frequent(frame: Frame, column: str, least: int) -> Frame:
 
 def number_sessions(frame: Frame, gap_minutes: float) -> Frame:
     """The frame with `session_id`: 0 for a user's first session, one more after every pause above the gap."""
-    by = [TIMESTAMP, tie_breaker(frame)]
-    pause = nw.col(TIMESTAMP) - nw.col(TIMESTAMP).shift(1).over(USER_ID, order_by=by)
+    frame = add_previous(frame, TIMESTAMP, _BEFORE)
+    pause = nw.col(TIMESTAMP) - nw.col(_BEFORE)
     frame = frame.with_columns((pause > gap_minutes * 60).fill_null(False).cast(nw.Int64).alias(SESSION_ID))
-    return frame.with_columns(nw.col(SESSION_ID).cum_sum().over(USER_ID, order_by=by).cast(nw.Int64))
+    by = [TIMESTAMP, tie_breaker(frame)]
+    number = nw.col(SESSION_ID).cum_sum().over(USER_ID, order_by=by).cast(nw.Int64)
+    return frame.with_columns(number.alias(SESSION_ID)).drop(_BEFORE)

@@ -1,6 +1,8 @@
 """`build_sequences`: split events into rows of token ids with times, types and values beside them."""
 
 import logging
+import uuid
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, get_args
 
 import datasets
@@ -8,9 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recbert.events import EVENT_TYPE, IS_TARGET, ITEM_ID, TIMESTAMP, USER_ID, VALUE
-from recbert.events.engine import collect_sorted
-from recbert.sequences.windows import Places, WindowKind, Windows, cut_windows, gather_blocks
+from recbert.events import EVENT_TYPE, IS_TARGET, ITEM_ID, TIMESTAMP, USER_ID, VALUE, stream_sorted
+from recbert.sequences.windows import Places, WindowKind, Windows, cut_windows, gather_blocks, keep_whole
 from recbert.tokenizer import UNK_ID, ItemTokenizer
 
 logger = logging.getLogger(__name__)
@@ -55,26 +56,53 @@ def build_sequences(
         ValueError: An argument is out of its range, the tokenizer has a single item, train has no events, or
             a part lacks a column.
     """
+    streams = stream_sequences(
+        train,
+        valid,
+        test,
+        tokenizer=tokenizer,
+        max_length=max_length,
+        windows=windows,
+        stride=stride,
+    )
+    # Without a name of its own, `datasets` would hash every row of a part to make one.
+    return datasets.DatasetDict(
+        {
+            name: datasets.Dataset(pa.concat_tables(blocks), fingerprint=uuid.uuid4().hex[:16])
+            for name, blocks in streams.items()
+        }
+    )
+
+
+def stream_sequences(
+    train: Any,
+    valid: Any = None,
+    test: Any = None,
+    *,
+    tokenizer: ItemTokenizer,
+    max_length: int = 200,
+    windows: WindowKind = "last",
+    stride: int | None = None,
+) -> dict[str, Iterator[pa.Table]]:
+    """The parts of `build_sequences` as streams of blocks of rows, of which one at a time is in memory.
+
+    Each stream has at least one block, which may be empty, and is to be read to its end before the next one:
+    DuckDB answers one question at a time. The arguments are those of `build_sequences`; what is wrong with
+    the events is raised while a stream is read.
+
+    Raises:
+        ValueError: As `build_sequences` does.
+    """
     stride = _check_options(tokenizer, max_length, windows, stride)
-    table = _sort_part(train, "train", tokenizer)
-    if len(table.tokens) == 0:
-        raise ValueError("train has no events: loosen the cleaning or the split, or give more events")
-    cut = cut_windows(table.bounds, windows, max_length + 1, stride)
-    if windows == "last" and (lost := len(table.tokens) - int((cut.stop - cut.start).sum())):
-        logger.warning(
-            "%s of %s training events lie before their user's last %s and are left out of train, its counts "
-            "and the baselines: windows='sliding' keeps them",
-            f"{lost:,}",
-            f"{len(table.tokens):,}",
-            max_length + 1,
-        )
-    parts = {"train": _build_part(table, cut)}
+
+    def cut(bounds: Places) -> Windows:
+        return cut_windows(bounds, windows, max_length + 1, stride)
+
+    streams = {"train": _stream_part(train, "train", tokenizer, cut)}
     for name, events in (("valid", valid), ("test", test)):
         if events is not None:
-            table = _sort_part(events, name, tokenizer)
-            low, high = table.bounds[:-1], table.bounds[1:]
-            parts[name] = _build_part(table, Windows(low, high, low))
-    return datasets.DatasetDict(parts)
+            streams[name] = _stream_part(events, name, tokenizer, keep_whole)
+    return streams
 
 
 def _check_options(tokenizer: ItemTokenizer, max_length: int, windows: WindowKind, stride: int | None) -> int:
@@ -95,8 +123,8 @@ def _check_options(tokenizer: ItemTokenizer, max_length: int, windows: WindowKin
     return stride
 
 
-class _SortedPart(NamedTuple):
-    """One part's events sorted by user and time, as columns.
+class _Block(NamedTuple):
+    """Events of whole users, sorted by user and time, as columns.
 
     Attributes:
         users: (U,) user ids.
@@ -113,65 +141,93 @@ class _SortedPart(NamedTuple):
     beside: dict[str, pa.Array]
 
 
-def _sort_part(events: Any, name: str, tokenizer: ItemTokenizer) -> _SortedPart:
-    table = collect_sorted(events)
-    if IS_TARGET not in table.column_names:
-        if name != "train":
-            raise ValueError(f"{name} has no column '{IS_TARGET}': give the parts that split_events returns")
-        table = table.append_column(IS_TARGET, pa.array(np.ones(len(table), dtype=np.bool_)))
-    users = _one_chunk(table.column(USER_ID)).dictionary_encode()
-    codes = users.indices.to_numpy()
-    bounds = np.concatenate([np.flatnonzero(np.diff(codes, prepend=-1)), [len(codes)]]).astype(np.int64)
-    items = _one_chunk(table.column(ITEM_ID)).dictionary_encode()
-    ids_of_items = np.array(tokenizer.encode(items.dictionary.to_pylist()), dtype=np.int32)
-    tokens = ids_of_items[items.indices.to_numpy()]
-    is_target = _one_chunk(table.column(IS_TARGET)).to_numpy(zero_copy_only=False).astype(np.bool_)
-    beside = {"timestamps": _one_chunk(table.column(TIMESTAMP))}
-    if EVENT_TYPE in table.column_names:
-        beside[EVENT_TYPE] = _one_chunk(table.column(EVENT_TYPE)).cast(pa.large_string())
-    if VALUE in table.column_names:
-        values = _one_chunk(table.column(VALUE)).to_numpy(zero_copy_only=False)
-        beside[VALUE] = pa.array(values.astype(np.float32))
+def _stream_part(
+    events: Any, name: str, tokenizer: ItemTokenizer, cut: Callable[[Places], Windows]
+) -> Iterator[pa.Table]:
+    """The rows of one part, block by block; what it holds is told at the end."""
+    counts = dict.fromkeys(("users", "events", "kept", "targets", "cold"), 0)
+    for table in stream_sorted(events):
+        if IS_TARGET not in table.column_names:
+            if name != "train":
+                raise ValueError(
+                    f"{name} has no column '{IS_TARGET}': give the parts that split_events returns"
+                )
+            table = table.append_column(IS_TARGET, pa.array(np.ones(len(table), dtype=np.bool_)))
+        block = _read_block(table, tokenizer)
+        windows = cut(block.bounds)
+        counts["users"] += len(block.users)
+        counts["events"] += len(block.tokens)
+        counts["kept"] += int((windows.stop - windows.start).sum())
+        counts["targets"] += int(block.is_target.sum())
+        counts["cold"] += int((block.is_target & (block.tokens == UNK_ID)).sum())
+        yield from _fill_rows(block, windows)
+    if name == "train" and not counts["events"]:
+        raise ValueError("train has no events: loosen the cleaning or the split, or give more events")
     logger.info(
         "%s: %s users, %s events, %s targets, of which %s of items outside the vocabulary",
         name,
-        len(bounds) - 1,
-        len(tokens),
-        int(is_target.sum()),
-        int((is_target & (tokens == UNK_ID)).sum()),
+        counts["users"],
+        counts["events"],
+        counts["targets"],
+        counts["cold"],
     )
-    return _SortedPart(users.dictionary, bounds, tokens, is_target, beside)
+    # Only the last window leaves events out; the others overlap.
+    if counts["kept"] < counts["events"]:
+        logger.warning(
+            "%s of %s training events lie before their user's last window and are left out of train, its "
+            "counts and the baselines: windows='sliding' keeps them",
+            f"{counts['events'] - counts['kept']:,}",
+            f"{counts['events']:,}",
+        )
 
 
-def _build_part(table: _SortedPart, windows: Windows) -> datasets.Dataset:
-    """One part as a dataset: the windows' events gathered block by block."""
+def _read_block(table: pa.Table, tokenizer: ItemTokenizer) -> _Block:
+    users, items = table.column(USER_ID).chunk(0), table.column(ITEM_ID).chunk(0)
+    numbers = users.indices.to_numpy()
+    bounds = (
+        np.flatnonzero(np.concatenate([[True], numbers[1:] != numbers[:-1], [True]]))
+        if len(numbers)
+        else np.zeros(1, dtype=np.int64)
+    )
+    token_ids = np.array(tokenizer.encode(items.dictionary.to_pylist()), dtype=np.int32)
+    beside = {"timestamps": table.column(TIMESTAMP).chunk(0)}
+    if EVENT_TYPE in table.column_names:
+        beside[EVENT_TYPE] = table.column(EVENT_TYPE).chunk(0)
+    if VALUE in table.column_names:
+        values = table.column(VALUE).chunk(0).to_numpy(zero_copy_only=False)
+        beside[VALUE] = pa.array(values.astype(np.float32))
+    return _Block(
+        users=users.dictionary.take(users.indices.take(pa.array(bounds[:-1]))),
+        bounds=bounds,
+        tokens=token_ids[items.indices.to_numpy()],
+        is_target=table.column(IS_TARGET).chunk(0).to_numpy(zero_copy_only=False).astype(np.bool_),
+        beside=beside,
+    )
+
+
+def _fill_rows(block: _Block, windows: Windows) -> Iterator[pa.Table]:
+    """The windows' events gathered into rows; at least one table, which may be empty."""
     kinds = {"timestamps": pa.float64(), EVENT_TYPE: pa.string(), VALUE: pa.float32()}
     schema = pa.schema(
         {
             USER_ID: pa.string(),
             "input_ids": pa.list_(pa.int32()),
-            **{name: pa.list_(kinds[name]) for name in table.beside},
+            **{name: pa.list_(kinds[name]) for name in block.beside},
             IS_TARGET: pa.list_(pa.bool_()),
         }
     )
-    owners = np.searchsorted(table.bounds, windows.start, side="right") - 1
-    blocks = []
+    owners = np.searchsorted(block.bounds, windows.start, side="right") - 1
+    if not len(owners):
+        yield schema.empty_table()
     for rows, offsets, events in gather_blocks(windows):
         starts = pa.array(offsets.astype(np.int32))
         asked = events >= np.repeat(windows.target[rows], np.diff(offsets))
         columns = {
-            USER_ID: table.users.take(pa.array(owners[rows])).cast(pa.string()),
-            "input_ids": pa.ListArray.from_arrays(starts, pa.array(table.tokens[events])),
-            IS_TARGET: pa.ListArray.from_arrays(starts, pa.array(table.is_target[events] & asked)),
+            USER_ID: block.users.take(pa.array(owners[rows])).cast(pa.string()),
+            "input_ids": pa.ListArray.from_arrays(starts, pa.array(block.tokens[events])),
+            IS_TARGET: pa.ListArray.from_arrays(starts, pa.array(block.is_target[events] & asked)),
         }
         places = pa.array(events)
-        for name, values in table.beside.items():
+        for name, values in block.beside.items():
             columns[name] = pa.ListArray.from_arrays(starts, values.take(places).cast(kinds[name]))
-        blocks.append(pa.table([columns[name] for name in schema.names], schema=schema))
-    return datasets.Dataset(pa.concat_tables(blocks) if blocks else schema.empty_table())
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    if column.num_chunks == 1:
-        return column.chunk(0)
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+        yield pa.table([columns[name] for name in schema.names], schema=schema)

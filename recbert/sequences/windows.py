@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 Places = NDArray[np.int64]
 WindowKind = Literal["last", "sliding", "prefix"]
 
-#: Elements in one block of rows: bounds working memory, and the offsets of an Arrow list stay within 32 bits.
-BLOCK_EVENTS = 1 << 26
+#: Elements in one block of rows: bounds working memory. Only a single longer history makes a larger block.
+BLOCK_EVENTS = 1 << 22
 
 
 class Windows(NamedTuple):
@@ -48,6 +48,12 @@ def cut_windows(bounds: Places, kind: WindowKind, length: int, stride: int) -> W
     kept = (stop - first > 1) | (np.repeat(high, high - low) - first == 1)
     stop, first = stop[kept], first[kept]
     return Windows(np.maximum(first, stop - length), stop, stop - 1)
+
+
+def keep_whole(bounds: Places) -> Windows:
+    """One row a user, with all of its events."""
+    low, high = bounds[:-1], bounds[1:]
+    return Windows(low, high, low)
 
 
 def _slide(low: Places, high: Places, length: int, stride: int) -> Windows:

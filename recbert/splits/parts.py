@@ -3,13 +3,16 @@
 from typing import Any
 
 import narwhals as nw
+import numpy as np
 
 from recbert.events import IS_TARGET, REQUIRED_COLUMNS, TIMESTAMP, USER_ID
-from recbert.events.engine import Frame, single, tie_breaker
+from recbert.events.engine import Frame, collect, materialise, rows, single
+from recbert.events.holding import add_places
 
 #: Place of an event in its user's history, counted from 1, and how many events come after it.
 PLACE, AFTER = "__recbert_place", "__recbert_after"
 _LAST = "__recbert_last"
+_BIN, _BINS, _FEW = "__recbert_bin", 4096, 1 << 16
 
 
 def check_complete(frame: Frame) -> dict[str, Any]:
@@ -38,12 +41,36 @@ def check_complete(frame: Frame) -> dict[str, Any]:
     return found
 
 
+def nth_smallest(frame: Frame, column: str, place: int) -> float:
+    """The number that comes at a place, from 0, when those of a column are put in ascending order.
+
+    Counted in ever finer bins instead of sorted: no engine has to put all rows into one order.
+    """
+    values = frame.select(column)
+    while True:
+        found = single(
+            values.select(
+                nw.len().alias("n"), nw.col(column).min().alias("low"), nw.col(column).max().alias("high")
+            )
+        )
+        low, high = float(found["low"]), float(found["high"])
+        if low == high:
+            return low
+        if found["n"] <= _FEW:
+            few = np.asarray(collect(values).to_arrow().column(column).to_numpy())
+            return float(np.partition(few, place)[place])
+        # Never falling in the value, so that what is in a lower bin is smaller.
+        binned = values.with_columns(((nw.col(column) - low) * (_BINS / (high - low))).floor().alias(_BIN))
+        for count in rows(binned.group_by(_BIN).agg(nw.len().alias("n")).sort(_BIN)):
+            if place < count["n"]:
+                values = binned.filter(nw.col(_BIN) == count[_BIN]).select(column)
+                break
+            place -= count["n"]
+
+
 def number_events(frame: Frame) -> Frame:
     """The events with `PLACE` and `AFTER` in the order of time, then of the order column (else item id)."""
-    place = nw.col(USER_ID).cum_count().over(USER_ID, order_by=[TIMESTAMP, tie_breaker(frame)])
-    total = nw.col(USER_ID).count().over(USER_ID)
-    frame = frame.with_columns(place.cast(nw.Int64).alias(PLACE), total.cast(nw.Int64).alias(AFTER))
-    return frame.with_columns((nw.col(AFTER) - nw.col(PLACE)).alias(AFTER))
+    return materialise(add_places(frame, PLACE, AFTER))
 
 
 def mark_targets(numbered: Frame, is_target: nw.Expr, *, which: str = "all") -> Frame:

@@ -9,7 +9,8 @@ from typing import Any
 import narwhals as nw
 
 from recbert.events import TIMESTAMP, USER_ID
-from recbert.events.engine import Frame, open_frame, require_events, single
+from recbert.events.engine import Frame, single
+from recbert.events.holding import open_events
 from recbert.splits.parts import (
     AFTER,
     PLACE,
@@ -18,6 +19,7 @@ from recbert.splits.parts import (
     mark_all,
     mark_targets,
     number_events,
+    nth_smallest,
 )
 from recbert.splits.protocol import Method, SplitProtocol, Target, UserOrder, is_quantile, parse_cut
 from recbert.splits.users import RANK, keep_users, rank_users
@@ -70,9 +72,8 @@ def split_events(
         "seed": seed,
     }
     protocol = replace(protocol, **{name: value for name, value in given.items() if value is not None})
-    frame, restore = open_frame(events)
-    require_events(frame)
-    frame = drop_flags(frame)
+    opened = open_events(events)
+    frame = drop_flags(opened.frame)
     summary = check_complete(frame)
     if summary["users"] < 2:
         raise ValueError(
@@ -84,7 +85,7 @@ def split_events(
         parts = _split_users(frame, protocol, summary["users"])
     else:
         parts = _split_last(frame, protocol)
-    train, valid, test = (restore(part) for part in parts)
+    train, valid, test = (opened.restore(part) for part in parts)
     return train, valid, test
 
 
@@ -106,21 +107,15 @@ def _split_at_times(frame: Frame, protocol: SplitProtocol, summary: dict[str, An
 
 def _resolve_cuts(frame: Frame, protocol: SplitProtocol, summary: dict[str, Any]) -> tuple[float, float]:
     """Both cuts in epoch seconds, with events in every part."""
-    time, running = nw.col(TIMESTAMP), "__recbert_running"
     # The q-quantile is the time of the event that has floor(q * events) events before it. Interpolated
     # quantiles differ between engines in the last bit, which could move an event across the cut.
-    counts = frame.group_by(TIMESTAMP).agg(nw.len().cast(nw.Int64).alias(running))
-    counts = counts.with_columns(nw.col(running).cum_sum().over(order_by=TIMESTAMP).alias(running))
-    wanted = {
-        str(place): nw.when(nw.col(running) > math.floor(cut * summary["events"] + 1e-9)).then(time)
-        for place, cut in enumerate(map(parse_cut, protocol.cuts))
-        if is_quantile(protocol.cuts[place])
-    }
-    times = [parse_cut(cut) for cut in protocol.cuts]
-    if wanted:
-        marked = counts.with_columns(**wanted).select(*(nw.col(name).min() for name in wanted))
-        for name, value in single(marked).items():
-            times[int(name)] = float(value)
+    time = nw.col(TIMESTAMP)
+    times = [
+        nth_smallest(frame, TIMESTAMP, math.floor(float(cut) * summary["events"] + 1e-9))
+        if is_quantile(cut)
+        else parse_cut(cut)
+        for cut in protocol.cuts
+    ]
     first, second = times
     sizes = single(
         frame.select(

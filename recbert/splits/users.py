@@ -6,12 +6,14 @@ import narwhals as nw
 import numpy as np
 
 from recbert.events import TIMESTAMP, USER_ID
-from recbert.events.engine import Frame, open_frame, require_events
+from recbert.events.engine import Frame
+from recbert.events.holding import mark_members, open_events
 from recbert.splits.parts import check_complete
 from recbert.splits.protocol import UserOrder, check_choice, check_least
 
 RANK = "__recbert_rank"
 _KEY, _SQUARE, _FIRST = "__recbert_key", "__recbert_square", "__recbert_first"
+_KEPT = "__recbert_kept"
 #: Below 2**31, so that products fit 64 bits; 2 modulo 3, so that cubing permutes the numbers below it.
 _PRIME = 2147483579
 _ROUNDS = 4
@@ -42,14 +44,14 @@ def select_users(
     check_least("seed", seed, 0)
     if not 0 < fraction < 1:
         raise ValueError(f"fraction is {fraction!r}; give a number between 0 and 1")
-    frame, restore = open_frame(events)
-    require_events(frame)
+    opened = open_events(events)
+    frame = opened.frame
     users = check_complete(frame)["users"]
     first = round(fraction * users)
     if not 0 < first < users:
         raise ValueError(f"fraction is {fraction}: of {users} users that leaves one cohort without any")
     kept = nw.col(RANK) <= first if keep == "first" else nw.col(RANK) > first
-    return restore(keep_users(frame, rank_users(frame, by, seed).filter(kept)))
+    return opened.restore(keep_users(frame, rank_users(frame, by, seed).filter(kept)))
 
 
 def rank_users(frame: Frame, by: UserOrder, seed: int) -> Frame:
@@ -69,7 +71,7 @@ def rank_users(frame: Frame, by: UserOrder, seed: int) -> Frame:
 
 def keep_users(frame: Frame, users: Frame) -> Frame:
     """The events of the given users."""
-    return frame.join(users.select(USER_ID), on=USER_ID, how="semi")
+    return mark_members(frame, USER_ID, users, _KEPT).filter(nw.col(_KEPT)).drop(_KEPT)
 
 
 def _number(*order_by: str) -> nw.Expr:
