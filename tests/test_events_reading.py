@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from recbert.events import ITEM_ID, ORDER, TIMESTAMP, USER_ID, collect_sorted, read_events
+from recbert.events import ITEM_ID, ORDER, TIMESTAMP, USER_ID, read_events, stream_sorted
 from tests.conftest import TWELVE_EVENTS
 
 COLUMNS = {"event_type": "event_type", "value": "value"}
@@ -272,20 +272,20 @@ def test_keep_invalid_refuses_a_wrong_unit() -> None:
 
 
 @pytest.mark.parametrize("engine", ["polars", "duckdb", "pandas"])
-def test_collect_sorted(events: pl.DataFrame, engine: str) -> None:
-    events = events.with_columns(pl.lit(5.0).alias(TIMESTAMP))
+def test_events_leave_sorted(events: pl.DataFrame, engine: str) -> None:
+    events = events.with_columns(pl.lit(5.0).alias(TIMESTAMP), value=pl.col(ORDER).cast(pl.Float64))
     shuffled = events.sample(fraction=1.0, shuffle=True, seed=3)
     source = {"polars": shuffled, "duckdb": relation(shuffled), "pandas": shuffled.to_pandas()}[engine]
-    table = collect_sorted(source)
-    assert table.column(ORDER).to_pylist() == list(range(12))
-    assert table.schema.field(USER_ID).type == pa.large_string()
+    (table,) = stream_sorted(source)
+    assert table.column("value").to_pylist() == list(range(12))
+    assert table.schema.field(USER_ID).type.value_type == pa.large_string()
     assert table.column(USER_ID).num_chunks == 1
-    by_item = collect_sorted(shuffled.drop(ORDER)).to_pydict()
-    assert by_item[ITEM_ID][:4] == ["cup", "jam", "pot", "tea"]
+    (by_item,) = stream_sorted(shuffled.drop(ORDER))
+    assert by_item.column(ITEM_ID).to_pylist()[:4] == ["cup", "jam", "pot", "tea"]
     with pytest.raises(ValueError, match="1 events have no timestamp"):
-        collect_sorted(events.with_columns(timestamp=pl.when(pl.col(ORDER) > 0).then(1.0)))
+        list(stream_sorted(events.with_columns(timestamp=pl.when(pl.col(ORDER) > 0).then(1.0))))
     with pytest.raises(ValueError, match="call read_events first"):
-        collect_sorted(events.with_columns(timestamp=pl.lit("1")))
+        list(stream_sorted(events.with_columns(timestamp=pl.lit("1"))))
 
 
 def test_reading_needs_no_torch() -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recbert.checkpoint import find_file, hash_file, write_text
-from recbert.events import ITEM_ID, TIMESTAMP, USER_ID, collect_sorted, read_events
+from recbert.events import ITEM_ID, TIMESTAMP, USER_ID, read_events, stream_sorted
 
 HISTORY = "history"
 
@@ -55,10 +55,11 @@ def read_histories(
     paths = sorted(glob.glob(f"{pattern}/*.parquet" if Path(pattern).is_dir() else pattern))
     if paths and paths[0].endswith(".parquet") and HISTORY in pq.read_schema(paths[0]).names:
         return sorted((pair for path in paths for pair in _read_lists(path, user)), key=lambda pair: pair[0])
-    events = collect_sorted(read_events(pattern, user=user, item=item, time=time, time_unit=time_unit))
+    events = read_events(pattern, user=user, item=item, time=time, time_unit=time_unit)
     histories: dict[str, list[str]] = {}
-    for name, event in zip(events[USER_ID].to_pylist(), events[ITEM_ID].to_pylist(), strict=True):
-        histories.setdefault(name, []).append(event)
+    for table in stream_sorted(events):
+        for name, event in zip(table[USER_ID].to_pylist(), table[ITEM_ID].to_pylist(), strict=True):
+            histories.setdefault(name, []).append(event)
     return list(histories.items())
 
 

@@ -1,21 +1,27 @@
 """`recbert prepare`: events into cleaned, split, tokenised sequences in one folder."""
 
+import contextlib
 import dataclasses
 import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from recbert.checkpoint import write_folder
 from recbert.events import (
+    ROW,
     CleaningReport,
     CleaningSteps,
     StepReport,
     clean_events,
+    open_spilling,
     pseudonymise,
     read_events,
     read_pseudonym_key,
 )
 from recbert.recipe import CohortConfig, DataConfig, SplitConfig, data_sections, load_recipe, recipe_parser
-from recbert.sequences import MANIFEST_FILE, build_sequences, write_prepared
+from recbert.sequences import MANIFEST_FILE, stream_sequences, write_prepared
 from recbert.splits import SplitProtocol, select_users, split_events
 from recbert.tokenizer import ItemTokenizer
 
@@ -33,53 +39,74 @@ def run(arguments: list[str]) -> int:
     """
     recipe, _ = load_recipe(recipe_parser("prepare"), arguments)
     protocol = _protocol(recipe.split)
-    events = _read(recipe.data)
-    events, report = _clean(events, recipe.data.clean, recipe.split.cohort)
-    for name in ("users", "items"):
-        if report.statistics[name] < 2:
-            raise ValueError(
-                f"{recipe.data.events} has only one of {name} after cleaning, and a recommender learns from "
-                "many: check the column names and loosen data.clean"
-            )
-    train, valid, test = split_events(events, protocol)
-    vocabulary = recipe.data.vocabulary
-    tokenizer = (
-        ItemTokenizer.from_items(train) if vocabulary is None else ItemTokenizer.from_pretrained(vocabulary)
-    )
-    data = build_sequences(
-        train,
-        valid,
-        test,
-        tokenizer=tokenizer,
-        max_length=recipe.sequences.max_length,
-        windows=recipe.sequences.windows,
-        stride=recipe.sequences.stride,
-    )
-    with write_folder(recipe.data.prepared, marker=MANIFEST_FILE) as draft:
-        manifest = {"protocol": _describe(protocol, recipe.split), "recipe": data_sections(recipe.text)}
-        write_prepared(draft, data, tokenizer, manifest)
-        report.save(draft / "report")
-    sizes = ", ".join(f"{name} {len(part):,} rows" for name, part in data.items())
+    with _open_source(recipe.data) as source:
+        events = _read(recipe.data, source)
+        events, report = _clean(events, recipe.data.clean, recipe.split.cohort)
+        for name in ("users", "items"):
+            if report.statistics[name] < 2:
+                raise ValueError(
+                    f"{recipe.data.events} has only one of {name} after cleaning, and a recommender learns "
+                    "from many: check the column names and loosen data.clean"
+                )
+        train, valid, test = split_events(events, protocol)
+        vocabulary = recipe.data.vocabulary
+        tokenizer = (
+            ItemTokenizer.from_items(train)
+            if vocabulary is None
+            else ItemTokenizer.from_pretrained(vocabulary)
+        )
+        streams = stream_sequences(
+            train,
+            valid,
+            test,
+            tokenizer=tokenizer,
+            max_length=recipe.sequences.max_length,
+            windows=recipe.sequences.windows,
+            stride=recipe.sequences.stride,
+        )
+        with write_folder(recipe.data.prepared, marker=MANIFEST_FILE) as draft:
+            manifest = {"protocol": _describe(protocol, recipe.split), "recipe": data_sections(recipe.text)}
+            counts = write_prepared(draft, streams, tokenizer, manifest)["counts"]
+            report.save(draft / "report")
+    sizes = ", ".join(f"{name} {part['rows']:,} rows" for name, part in counts.items())
     logger.info("%s: %s, %s items", recipe.data.prepared, sizes, f"{tokenizer.num_items:,}")
     return 0
 
 
-def _read(config: DataConfig) -> Any:
-    """Read the events that a recipe names."""
+@contextlib.contextmanager
+def _open_source(config: DataConfig) -> Iterator[Any]:
+    """Give what `read_events` is to read: the files, or a DuckDB relation of them that spills to disk."""
     if config.events is None:
         raise ValueError(
             "data.events is missing: name the event table in the recipe or with --data.events PATH"
         )
+    if config.engine == "polars":
+        yield config.events
+        return
+    needed = (config.user, config.item, config.time, config.order, config.event_type, config.value)
+    columns = [column for column in needed if column is not None]
+    target = Path(config.prepared)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=f".{target.name}-spill-", dir=target.parent) as folder,
+        open_spilling(config.events, columns, config.separator, config.memory_limit, folder) as relation,
+    ):
+        yield relation
+
+
+def _read(config: DataConfig, source: Any) -> Any:
+    """Read the events of a source."""
+    is_files = config.engine == "polars"
     events = read_events(
-        config.events,
+        source,
         user=config.user,
         item=config.item,
         time=config.time,
         time_unit=config.time_unit,
-        order=config.order,
+        order=config.order if is_files else config.order or ROW,
         event_type=config.event_type,
         value=config.value,
-        separator=config.separator,
+        separator=config.separator if is_files else None,
         keep_invalid=config.clean.drop_invalid or config.clean.impute_time is not None,
     )
     if config.pseudonymise:

@@ -24,7 +24,7 @@ from recbert.events.columns import (
     VALUE,
     VALUE_IMPUTED,
 )
-from recbert.events.duckdb_tables import ROW, scan_spilling
+from recbert.events.duckdb_tables import ROW, open_spilling
 from recbert.events.engine import materialise, open_frame, require_events, tie_breaker
 from recbert.events.holding import distinct_items
 from recbert.events.items import read_titles
@@ -64,7 +64,7 @@ __all__ = [
     "read_pseudonym_key",
     "read_titles",
     "require_events",
-    "scan_spilling",
+    "open_spilling",
     "stream_sorted",
     "tie_breaker",
 ]

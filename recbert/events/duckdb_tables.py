@@ -15,50 +15,58 @@ from recbert.events.files import DEFAULT_SEPARATORS, find_files, format_of, scan
 
 #: The row of the source: DuckDB has no order of rows that could break ties.
 ROW = "recbert_row"
-#: Set on connections that recbert made: their held rows may be tables, which spill; a user's get none.
-_SPILLS = "recbert_spills"
+_CONNECTION = "recbert_connection"
+_connections: dict[int, Any] = {}
 _HELD_PREFIX = "recbert_events_"
 _numbers = itertools.count()
 
 
-def scan_spilling(
+@contextlib.contextmanager
+def open_spilling(
     source: str | os.PathLike[str],
     columns: Sequence[str],
     separator: str | None,
     memory_limit: str,
     folder: str | os.PathLike[str],
-) -> Any:
+) -> Iterator[Any]:
     """Event files as a DuckDB relation, with the row of the source in the column `ROW`.
+
+    Everything that is computed from it spills to disk, and ends with the context.
 
     Args:
         source: a path, glob or folder, as `read_events` takes it.
         columns: the columns needed; fields of CSV and JSON Lines stay text.
         separator: of CSV files; comma (tab for .tsv) when None.
         memory_limit: what DuckDB may use of memory, such as "4GB"; beyond it, rows go to disk.
-        folder: where to; DuckDB makes it, and removes its files when the connection ends.
+        folder: where to.
 
     Raises:
         FileNotFoundError: if no file is there.
-        ImportError: if DuckDB is not installed.
-        ValueError: for unreadable files, an absent column, or a memory limit that DuckDB does not understand.
+        ValueError: for unreadable files, an absent column, a memory limit that DuckDB does not understand, or
+            if DuckDB is not installed.
     """
     try:
         import duckdb
     except ImportError as error:
-        raise ImportError("the engine duckdb needs DuckDB: pip install 'recbert[duckdb]'") from error
+        raise ValueError("the engine duckdb needs DuckDB: pip install 'recbert[duckdb]'") from error
 
     scan_files(source, columns, separator)  # for its checks and their messages
-    connection = duckdb.connect(config={"temp_directory": os.fspath(folder)})
-    try:
-        connection.execute(f"set memory_limit = {_quote(memory_limit)}")
-    except duckdb.Error as error:
-        raise ValueError(
-            f"memory_limit={memory_limit!r} is no amount of memory: write for example '4GB'"
-        ) from error
-    connection.execute(f"set variable {_SPILLS} = true")
-    wanted = ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
-    reader = _reader(find_files(source), columns, separator)
-    return connection.sql(f"select {wanted}, row_number() over () - 1 as {ROW} from {reader}")
+    with duckdb.connect(config={"temp_directory": os.fspath(folder)}) as connection:
+        try:
+            connection.execute(f"set memory_limit = {_quote(memory_limit)}")
+        except duckdb.Error as error:
+            raise ValueError(
+                f"memory_limit={memory_limit!r} is no amount of memory: write for example '4GB'"
+            ) from error
+        number = next(_numbers)
+        connection.execute(f"set variable {_CONNECTION} = {number}")
+        _connections[number] = connection
+        wanted = ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
+        reader = _reader(find_files(source), columns, separator)
+        try:
+            yield connection.sql(f"select {wanted}, row_number() over () - 1 as {ROW} from {reader}")
+        finally:
+            del _connections[number]
 
 
 def _reader(files: list[Path], columns: Sequence[str], separator: str | None) -> str:
@@ -77,19 +85,17 @@ def _reader(files: list[Path], columns: Sequence[str], separator: str | None) ->
 def hold_relation(relation: Any, instead_of: Any = None) -> Any:
     """The same rows, computed once.
 
-    They lie in a table of the connection where recbert made it, so that they spill to disk, and in client
-    memory where the connection is a user's. The table of `instead_of` is dropped.
+    On a connection of `open_spilling` they lie in a table, which spills, and the table of `instead_of` is
+    dropped. On a user's they lie in client memory, so that no table of ours is left there.
     """
-    # A relation says nothing of its connection, so new ones are made from old ones.
     name = f"{_HELD_PREFIX}{next(_numbers)}"
-    ((spills,),) = relation.query(f"{name}_asked", f"select getvariable('{_SPILLS}')").fetchall()
-    if spills:
+    # A relation says nothing of its connection, so that it has to be asked.
+    ((number,),) = relation.query(f"{name}_asked", f"select getvariable('{_CONNECTION}')").fetchall()
+    if number in _connections:
         relation.query(f"{name}_source", f"create temp table {name} as select * from {name}_source")
-        held = relation.query(f"{name}_view", f"select * from {name}").set_alias(name)
-        old = "" if instead_of is None else instead_of.alias
-        if old.startswith(_HELD_PREFIX):
-            held.query(f"{name}_dropping", f"drop table if exists {old}")
-        return held
+        if instead_of is not None and instead_of.alias.startswith(_HELD_PREFIX):
+            _connections[number].execute(f"drop table if exists {instead_of.alias}")
+        return _connections[number].table(name).set_alias(name)
     # DuckDB before 2.0 cannot hold the rows of a relation itself.
     held = (
         relation.materialize()
@@ -133,8 +139,8 @@ def named_errors() -> Iterator[None]:
         first_line = text.strip().splitlines()[0]
         if "offload" in text or "No space left" in text:
             raise OSError(
-                f"DuckDB has no space left to spill to ({first_line}): free some on the disk of its "
-                "temp_directory (for `recbert prepare` the folder of data.prepared), or raise its memory limit"
+                f"DuckDB has no space left to spill to ({first_line}): free some on its disk (that of "
+                "data.prepared), or raise the memory limit (data.memory_limit)"
             ) from error
         if "Out of Memory" in text:
             raise ValueError(

@@ -114,7 +114,7 @@ def add_previous(frame: Frame, column: str, name: str) -> Frame:
 
 
 def add_places(frame: Frame, place: str, after: str) -> Frame:
-    """The frame with the place of each event in its user's history, from 1, and the number of events after it."""
+    """The frame with each event's place in its user's history, from 1, and the number of events after it."""
     if not is_held(frame):
         number = nw.col(USER_ID).cum_count().over(USER_ID, order_by=[TIMESTAMP, tie_breaker(frame)])
         total = nw.col(USER_ID).count().over(USER_ID)

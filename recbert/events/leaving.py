@@ -69,7 +69,7 @@ def _stream_engine(frame: Frame, names: list[str]) -> Iterator[pa.Table]:
 
 
 def _stream_spark(frame: Any, keys: list[str], names: list[str]) -> Iterator[pa.Table]:
-    """Rows of ranges of users, each sorted by itself, in the order of the ranges: nothing is sorted globally."""
+    """Ranges of users in their order, each sorted by itself: nothing is sorted globally."""
 
     def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         # Runs on the workers, which need pyarrow and no recbert.

@@ -41,7 +41,7 @@ def is_valid() -> nw.Expr:
 
 
 def mark_first_copies(frame: Frame, mark: str) -> Frame:
-    """The frame with a boolean column: whether no earlier row is equal in user, item, time, type and value."""
+    """The frame with a boolean column: whether no row before is equal in user, item, time, type and value."""
     names = frame.collect_schema().names()
     same = [name for name in (USER_ID, ITEM_ID, TIMESTAMP, EVENT_TYPE, VALUE) if name in names]
     if is_held(frame):
@@ -52,7 +52,7 @@ def mark_first_copies(frame: Frame, mark: str) -> Frame:
 
 
 def mark_changes_of_item(frame: Frame, mark: str) -> Frame:
-    """The frame with a boolean column: whether the user's event before is of another item, or there is none."""
+    """The frame with a boolean column: whether the user's event before is of another item, or missing."""
     frame = add_previous(frame, ITEM_ID, _BEFORE)
     changes = (nw.col(ITEM_ID) != nw.col(_BEFORE)).fill_null(True)
     return frame.with_columns(changes.alias(mark)).drop(_BEFORE)

@@ -22,6 +22,9 @@ class DataConfig:
         event_type: column of event types.
         value: column of values such as ratings.
         separator: field separator of CSV files; null takes it from the file's ending.
+        engine: what prepares the events: `polars` in memory, or `duckdb`, which spills to the disk of
+            `prepared`; the result is the same.
+        memory_limit: `duckdb`: the memory it may use.
         vocabulary: checkpoint whose items are the vocabulary; null takes the items of the training part.
         pseudonymise: whether user ids are replaced by a keyed hash; the key comes from RECBERT_PSEUDONYM_KEY.
         pseudonym_key_file: file with the key, instead of the environment variable.
@@ -38,6 +41,8 @@ class DataConfig:
     event_type: str | None = None
     value: str | None = None
     separator: str | None = None
+    engine: Literal["polars", "duckdb"] = "polars"
+    memory_limit: str = "4GB"
     vocabulary: str | None = None
     pseudonymise: bool = False
     pseudonym_key_file: str | None = None

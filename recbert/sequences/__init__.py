@@ -1,6 +1,13 @@
 """Split events and a tokenizer into a `datasets.DatasetDict` of histories; that into a folder and back."""
 
-from recbert.sequences.build import build_sequences
+from recbert.sequences.build import build_sequences, stream_sequences
 from recbert.sequences.storage import MANIFEST_FILE, fingerprint_data, read_prepared, write_prepared
 
-__all__ = ["MANIFEST_FILE", "build_sequences", "fingerprint_data", "read_prepared", "write_prepared"]
+__all__ = [
+    "MANIFEST_FILE",
+    "build_sequences",
+    "fingerprint_data",
+    "read_prepared",
+    "stream_sequences",
+    "write_prepared",
+]

@@ -18,8 +18,8 @@ from recbert.splits.parts import (
     drop_flags,
     mark_all,
     mark_targets,
-    number_events,
     nth_smallest,
+    number_events,
 )
 from recbert.splits.protocol import Method, SplitProtocol, Target, UserOrder, is_quantile, parse_cut
 from recbert.splits.users import RANK, keep_users, rank_users
