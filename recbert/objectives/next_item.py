@@ -1,12 +1,11 @@
 """Next-item prediction: every position predicts the event after it."""
 
-from collections.abc import Sequence
-
 import numpy as np
+import torch
 from torch import Tensor
 
 from recbert.checkpoint import InputFormat
-from recbert.inputs import TrainRow, pad_right
+from recbert.inputs import TrainBatch, lay_out, present_places
 from recbert.objectives.losses import full_softmax, labelled
 from recbert.tokenizer import PAD_ID, ItemTokenizer
 
@@ -31,26 +30,26 @@ class NextItem:
         self.tokenizer = tokenizer
         self.input_format = InputFormat("next-item", max_length)
 
-    def collate(self, rows: Sequence[TrainRow]) -> dict[str, Tensor]:
-        """Lay rows out as model input with labels.
+    def collate(self, batch: TrainBatch) -> dict[str, Tensor]:
+        """Lay sequences out as model input with labels.
 
         Args:
-            rows: B training sequences.
+            batch: B training sequences.
 
         Returns:
             `input_ids` and `attention_mask` (B, L) int64; `labels` (B, L + 1) int64 with -100 where there is
             no label. The label of position i stands at i + 1 and column 0 has none: this is how the Trainer
             counts labels for causal models.
         """
-        keep = self.input_format.max_length + 1
-        tokens = [row.tokens[-keep:] for row in rows]
-        labels = [np.where(row.is_target, row.tokens, -100)[-keep:] for row in rows]
-        labels = [np.append(-100, label[1:]) for label in labels]
-        input_ids, attention_mask = pad_right([row[:-1] for row in tokens], PAD_ID)
+        batch = batch.last(self.input_format.max_length + 1)
+        tokens = lay_out(batch.tokens, batch.lengths, PAD_ID)  # (B, L + 1)
+        is_input = present_places(batch.lengths)[:, 1:]  # a position is an input when an event follows
+        labels = np.where(lay_out(batch.is_target, batch.lengths, False), tokens, -100)
+        labels[:, 0] = -100
         return {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "labels": pad_right(labels, -100)[0],
+            "input_ids": torch.from_numpy(np.where(is_input, tokens[:, :-1], PAD_ID)),
+            "attention_mask": torch.from_numpy(is_input.astype(np.int64)),
+            "labels": torch.from_numpy(labels),
         }
 
     def loss(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
