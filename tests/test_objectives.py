@@ -58,20 +58,13 @@ def _gradients(model: PreTrainedModel, loss: Tensor) -> dict[str, Tensor]:
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("name", ["next-item", "masked-item"])
 def test_label_only_loss_is_dense_cross_entropy(
     name: str,
-    fused: bool,
     tokenizer: ItemTokenizer,
     tiny_gpt2: GPT2LMHeadModel,
     tiny_bert: BertForMaskedLM,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if not fused:
-        monkeypatch.delattr(functional, "linear_cross_entropy", raising=False)
-    elif not hasattr(functional, "linear_cross_entropy"):
-        pytest.skip("this torch has no linear_cross_entropy")
     model = tiny_gpt2 if name == "next-item" else tiny_bert
     if isinstance(model, BertForMaskedLM):
         torch.nn.init.normal_(item_table(model)[1])

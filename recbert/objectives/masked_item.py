@@ -7,7 +7,7 @@ from torch import Tensor
 
 from recbert.checkpoint import InputFormat
 from recbert.inputs import TrainBatch, lay_out, present_places
-from recbert.objectives.losses import full_softmax, labelled
+from recbert.objectives.losses import FullSoftmax, SampledSoftmax, labelled
 from recbert.tokenizer import MASK_ID, PAD_ID, ItemTokenizer
 
 
@@ -25,6 +25,8 @@ class MaskedItem:
         max_length: positions that the model sees at most, the appended `[MASK]` counted in.
         mask_rate: probability of masking an event, in (0, 1).
         last_item_share: share of rows that mask only the last event, in [0, 1].
+        loss: `FullSoftmax`, which None stands for, or `SampledSoftmax` for catalogues of hundreds of
+            thousands of items.
 
     Raises:
         ValueError: a rate outside its range.
@@ -39,6 +41,7 @@ class MaskedItem:
         *,
         mask_rate: float = 0.2,
         last_item_share: float = 0.1,
+        loss: FullSoftmax | SampledSoftmax | None = None,
     ) -> None:
         if not 0 < mask_rate < 1:
             raise ValueError(f"mask_rate is {mask_rate}: it must be above 0 and below 1")
@@ -48,6 +51,7 @@ class MaskedItem:
         self.input_format = InputFormat("masked-item", max_length)
         self.mask_rate = mask_rate
         self.last_item_share = last_item_share
+        self._loss = loss or FullSoftmax()
 
     def collate(self, batch: TrainBatch) -> dict[str, Tensor]:
         """Lay sequences out as model input with labels.
@@ -103,7 +107,7 @@ class MaskedItem:
             A scalar, in nats.
         """
         hidden, labels = labelled(hidden, labels)
-        return full_softmax(hidden, weight, bias, labels)
+        return self._loss(hidden, weight, bias, labels)
 
 
 def _uniform(batch: TrainBatch, places: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from recbert.checkpoint import InputFormat
 from recbert.inputs import TrainBatch, lay_out, present_places
-from recbert.objectives.losses import full_softmax, labelled
+from recbert.objectives.losses import FullSoftmax, SampledSoftmax, labelled
 from recbert.tokenizer import PAD_ID, ItemTokenizer
 
 
@@ -22,13 +22,22 @@ class NextItem:
     Args:
         tokenizer: the vocabulary; it is saved with the model.
         max_length: positions that the model sees at most.
+        loss: `FullSoftmax`, which None stands for, or `SampledSoftmax` for catalogues of hundreds of
+            thousands of items.
     """
 
     least_events = 2
 
-    def __init__(self, tokenizer: ItemTokenizer, max_length: int = 200) -> None:
+    def __init__(
+        self,
+        tokenizer: ItemTokenizer,
+        max_length: int = 200,
+        *,
+        loss: FullSoftmax | SampledSoftmax | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.input_format = InputFormat("next-item", max_length)
+        self._loss = loss or FullSoftmax()
 
     def collate(self, batch: TrainBatch) -> dict[str, Tensor]:
         """Lay sequences out as model input with labels.
@@ -65,4 +74,4 @@ class NextItem:
             A scalar, in nats.
         """
         hidden, labels = labelled(hidden, labels[:, 1:])
-        return full_softmax(hidden, weight, bias, labels)
+        return self._loss(hidden, weight, bias, labels)
