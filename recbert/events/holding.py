@@ -88,9 +88,10 @@ def distinct_items(events: Any) -> list[str]:
     """
     if (kept := getattr(events, _MEMORY, None)) is None:
         frame, _ = open_frame(events, argument="items", columns=[ITEM_ID])
-        return collect(frame.unique()).to_arrow().column(ITEM_ID).to_pylist()
+        return list(collect(frame.unique()).to_arrow().column(ITEM_ID).to_pylist())
     native, ids = kept
-    return ids[ITEM_ID].gather(native.select(pl.col(ITEM_ID).unique()).collect()[ITEM_ID]).to_list()
+    numbers = collect(as_frame(native.select(pl.col(ITEM_ID).unique()))).to_polars()[ITEM_ID]
+    return list(ids[ITEM_ID].gather(numbers))
 
 
 def is_held(frame: Frame) -> bool:
@@ -117,8 +118,8 @@ def add_places(frame: Frame, place: str, after: str) -> Frame:
     """The frame with each event's place in its user's history, from 1, and the number of events after it."""
     if not is_held(frame):
         number = nw.col(USER_ID).cum_count().over(USER_ID, order_by=[TIMESTAMP, tie_breaker(frame)])
-        total = nw.col(USER_ID).count().over(USER_ID)
-        frame = frame.with_columns(number.cast(nw.Int64).alias(place), total.cast(nw.Int64).alias(after))
+        size = nw.col(USER_ID).count().over(USER_ID)
+        frame = frame.with_columns(number.cast(nw.Int64).alias(place), size.cast(nw.Int64).alias(after))
         return frame.with_columns((nw.col(after) - nw.col(place)).alias(after))
     row = pl.int_range(pl.len(), dtype=pl.Int32)
     start = pl.when(_starts_user()).then(row).forward_fill()
@@ -149,14 +150,14 @@ def mark_first_held(frame: Frame, same: list[str], mark: str) -> Frame:
 
 
 def mark_members(frame: Frame, column: str, kept: Frame, name: str) -> Frame:
-    """The frame with a boolean column: whether an id is in a small frame of distinct ids (null for no id)."""
+    """The frame with a boolean column: whether an id is in a small frame of distinct ids."""
     if not is_held(frame):
         marked = frame.join(kept.select(column).with_columns(nw.lit(True).alias(name)), on=column, how="left")
         return marked.with_columns((~nw.col(name).is_null()).alias(name))
     # A join would not promise to keep the rows sorted.
-    numbers = collect(kept.select(column).filter(~nw.col(column).is_null())).to_polars()[column]
-    is_member = np.zeros(numbers.max() + 1 if len(numbers) else 0, dtype=np.bool_)
-    is_member[numbers.to_numpy()] = True
+    numbers = collect(kept.select(column).filter(~nw.col(column).is_null())).to_polars()[column].to_numpy()
+    is_member = np.zeros(int(numbers.max(initial=0)) + 1, dtype=np.bool_)
+    is_member[numbers] = True
     found = pl.lit(pl.Series(is_member)).gather(pl.col(column), null_on_oob=True)
     return as_frame(nw.to_native(frame).with_columns(found.fill_null(False).alias(name)))
 

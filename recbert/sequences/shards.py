@@ -5,6 +5,7 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -22,7 +23,7 @@ def write_shards(folder: Path, blocks: Iterable[pa.Table], shard_bytes: int) -> 
     stream = iter(blocks)
     block = next(stream)
     features = datasets.Features.from_arrow_schema(block.schema)
-    drafts = []
+    drafts: list[Path] = []
     while block is not None:
         drafts.append(folder / f"{len(drafts)}.draft")
         _write_shard(drafts[-1], itertools.chain([block], stream), features.arrow_schema, shard_bytes)
@@ -31,7 +32,7 @@ def write_shards(folder: Path, blocks: Iterable[pa.Table], shard_bytes: int) -> 
     for draft, file in zip(drafts, files, strict=True):
         draft.rename(folder / file)
     datasets.DatasetInfo(features=features).write_to_directory(str(folder))
-    state = {
+    state: dict[str, Any] = {
         "_data_files": [{"filename": file} for file in files],
         "_fingerprint": uuid.uuid4().hex[:16],
         "_format_columns": None,
