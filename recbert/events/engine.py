@@ -156,7 +156,7 @@ def place_beside(frame: Frame, table: pa.Table) -> Frame:
         return as_frame(hold_relation(query_beside(native, table)))
     if frame.implementation.is_polars():
         return as_frame(_from_arrow(table).lazy())
-    return as_frame(native.sparkSession.createDataFrame(table.to_pandas()))
+    return as_frame(native.sparkSession.createDataFrame(table))
 
 
 def as_frame(native: Any) -> Frame:

@@ -31,7 +31,7 @@ class Opened:
     Attributes:
         frame: polars events held (ids are numbers, rows sorted); on other engines the events as they are.
         ids: the texts that the numbers of a column stand for, in ascending order; empty where none is held.
-        restore: gives a result the kind that came in, ids as text, in the order of the order column.
+        restore: gives a result the kind that came in, ids as text, polars' rows by the order column.
     """
 
     frame: Frame
@@ -62,7 +62,7 @@ def open_events(events: Any) -> Opened:
     frame, restore = open_frame(events)
     require_events(frame)
     if not isinstance(nw.to_native(frame), pl.LazyFrame):
-        return Opened(frame, {}, lambda result: restore(_by_order(result)))
+        return Opened(frame, {}, restore)
     table, ids = _sort_by_user(collect(frame).to_polars())
     return _open_held(table.lazy(), ids, restore, remember=isinstance(events, pl.LazyFrame))
 

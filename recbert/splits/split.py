@@ -119,9 +119,9 @@ def _resolve_cuts(frame: Frame, protocol: SplitProtocol, summary: dict[str, Any]
     first, second = times
     sizes = single(
         frame.select(
-            (time < first).sum().alias("train"),
-            ((time >= first) & (time < second)).sum().alias("validation"),
-            (time >= second).sum().alias("test"),
+            (time < first).cast(nw.Int64).sum().alias("train"),
+            ((time >= first) & (time < second)).cast(nw.Int64).sum().alias("validation"),
+            (time >= second).cast(nw.Int64).sum().alias("test"),
         )
     )
     empty = [name for name, size in sizes.items() if not size]
@@ -138,7 +138,7 @@ def _resolve_cuts(frame: Frame, protocol: SplitProtocol, summary: dict[str, Any]
 def _split_last(frame: Frame, protocol: SplitProtocol) -> Parts:
     held_out = protocol.n_test + protocol.n_valid
     users = frame.group_by(USER_ID).agg(nw.len().alias("events"))
-    short = (nw.col("events") <= held_out).sum().alias("short")
+    short = (nw.col("events") <= held_out).cast(nw.Int64).sum().alias("short")
     found = single(users.select(short, nw.len().alias("users"), nw.col("events").max().alias("longest")))
     if found["short"] == found["users"]:
         raise ValueError(
