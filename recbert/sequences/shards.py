@@ -10,17 +10,22 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
+#: Rows that are written at once: some megabytes at usual lengths of histories.
+BATCH_ROWS = 1 << 14
+
 
 def write_shards(folder: Path, blocks: Iterable[pa.Table], shard_bytes: int) -> None:
     """Write blocks of rows so that ``datasets.load_from_disk`` reads them as one part.
 
+    The same rows give the same files, however they were divided into blocks.
+
     Args:
         folder: Where to; it must not exist.
-        blocks: Tables of one schema, at least one; each is written before the next is asked for.
+        blocks: Tables of one schema, at least one, which may be empty.
         shard_bytes: A file that has reached this size is followed by another.
     """
     folder.mkdir()
-    stream = iter(blocks)
+    stream = _regular(blocks)
     block = next(stream)
     features = datasets.Features.from_arrow_schema(block.schema)
     drafts: list[Path] = []
@@ -42,6 +47,27 @@ def write_shards(folder: Path, blocks: Iterable[pa.Table], shard_bytes: int) -> 
         "_split": None,
     }
     (folder / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+
+
+def _regular(blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The rows in tables of `BATCH_ROWS`; the last is shorter, and an only one may be empty."""
+    waiting: list[pa.Table] = []
+    given = 0
+    for block in blocks:
+        waiting.append(block)
+        while sum(map(len, waiting)) >= BATCH_ROWS:
+            table = pa.concat_tables(waiting)
+            yield _copy(table.slice(0, BATCH_ROWS))
+            waiting, given = [table.slice(BATCH_ROWS)], given + 1
+    rest = pa.concat_tables(waiting)
+    if len(rest) or not given:
+        yield _copy(rest)
+
+
+def _copy(table: pa.Table) -> pa.Table:
+    """The same rows in one chunk whose bytes do not tell what they were cut from."""
+    # A lone chunk would not be copied; an empty one beside it changes that.
+    return pa.concat_tables([table, table.schema.empty_table()]).combine_chunks()
 
 
 def _write_shard(path: Path, blocks: Iterator[pa.Table], schema: pa.Schema, shard_bytes: int) -> None:
