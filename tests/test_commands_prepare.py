@@ -2,6 +2,8 @@
 
 import json
 import random
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +171,54 @@ def test_memory_limits_that_do_not_work(
     assert prepare(tmp_path / "prepared", events, data=data, split=SPLITS["leave-one-out"]) == 2
     assert message in capfd.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"events.parquet", "prepared.json"}
+
+
+@pytest.fixture(scope="module")
+def spark() -> Any:
+    """A local Spark session, where PySpark and Java are installed; `recbert prepare` finds it by itself."""
+    sql = pytest.importorskip("pyspark.sql")
+    if shutil.which("java") is None:
+        pytest.skip("Spark needs Java")
+    settings = {
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.sql.adaptive.enabled": "false",  # would make one range of so few rows
+        "spark.sql.shuffle.partitions": "3",
+        "spark.ui.enabled": "false",
+    }
+    builder = sql.SparkSession.builder.master("local[2]")
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        session = builder.getOrCreate()
+        yield session
+        session.stop()
+
+
+# PySpark 4 calls pandas 3 new to it; no pandas table is made here.
+@pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning")
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cleaning", "split"),
+    [("duplicates", "leave-one-out"), ("core", "temporal"), ("fills", "users"), ("sessions", "cohort")],
+)
+def test_spark_writes_the_bytes_of_polars(spark: Any, tmp_path: Path, cleaning: str, split: str) -> None:
+    events = write_events(tmp_path / "events.parquet")
+    table = pl.read_parquet(events).with_row_index("row").sample(fraction=1.0, shuffle=True, seed=1)
+    table.write_parquet(events)
+    written = {}
+    for engine in ("polars", "spark"):
+        data = {"engine": engine, "order": "row", "clean": CLEANINGS[cleaning]}
+        sections = {"split": SPLITS[split], "sequences": {"max_length": 10, "windows": "sliding"}}
+        assert prepare(tmp_path / engine, events, data=data, **sections) == 0
+        written[engine] = contents(tmp_path / engine)
+    assert written["spark"] == written["polars"]
+
+
+def test_spark_says_what_it_needs(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyspark.errors", None)
+    events = write_events(tmp_path / "events.parquet", rows=10)
+    assert prepare(tmp_path / "out", events, data={"engine": "spark"}, split=SPLITS["users"]) == 2
+    assert "pip install 'recbert[spark]'" in capfd.readouterr().err

@@ -15,6 +15,7 @@ from recbert.events import (
     CleaningSteps,
     StepReport,
     clean_events,
+    open_spark,
     open_spilling,
     pseudonymise,
     read_events,
@@ -75,13 +76,16 @@ def run(arguments: list[str]) -> int:
 
 @contextlib.contextmanager
 def _open_source(config: DataConfig) -> Iterator[Any]:
-    """Give what `read_events` is to read: the files, or a DuckDB relation of them that spills to disk."""
+    """Give what `read_events` is to read: the files, or a table of them on the engine of the recipe."""
     if config.events is None:
         raise ValueError(
             "data.events is missing: name the event table in the recipe or with --data.events PATH"
         )
     if config.engine == "polars":
         yield config.events
+        return
+    if config.engine == "spark":
+        yield open_spark(config.events)
         return
     needed = (config.user, config.item, config.time, config.order, config.event_type, config.value)
     columns = [column for column in needed if column is not None]
@@ -96,17 +100,18 @@ def _open_source(config: DataConfig) -> Iterator[Any]:
 
 def _read(config: DataConfig, source: Any) -> Any:
     """Read the events of a source."""
-    is_files = config.engine == "polars"
+    # DuckDB has the rows of the files numbered; polars numbers them while it reads.
+    order = ROW if config.engine == "duckdb" and config.order is None else config.order
     events = read_events(
         source,
         user=config.user,
         item=config.item,
         time=config.time,
         time_unit=config.time_unit,
-        order=config.order if is_files else config.order or ROW,
+        order=order,
         event_type=config.event_type,
         value=config.value,
-        separator=config.separator if is_files else None,
+        separator=config.separator if config.engine == "polars" else None,
         keep_invalid=config.clean.drop_invalid or config.clean.impute_time is not None,
     )
     if config.pseudonymise:

@@ -33,6 +33,7 @@ from recbert.events.parsing import parse_moment
 from recbert.events.pseudonyms import pseudonymise, read_pseudonym_key
 from recbert.events.reading import read_events
 from recbert.events.report import CleaningReport, StepReport
+from recbert.events.spark_tables import open_spark
 
 __all__ = [
     "CANONICAL_COLUMNS",
@@ -58,13 +59,14 @@ __all__ = [
     "distinct_items",
     "materialise",
     "open_frame",
+    "open_spark",
+    "open_spilling",
     "parse_moment",
     "pseudonymise",
     "read_events",
     "read_pseudonym_key",
     "read_titles",
     "require_events",
-    "open_spilling",
     "stream_sorted",
     "tie_breaker",
 ]

@@ -23,6 +23,7 @@ from recbert.events.columns import (
 from recbert.events.duckdb_tables import stream_relation
 from recbert.events.engine import Frame, collect
 from recbert.events.holding import is_held, open_events
+from recbert.events.spark_tables import stream_spark
 
 #: Rows that an engine hands over at once.
 BATCH_ROWS = 1 << 20
@@ -65,28 +66,7 @@ def _stream_engine(frame: Frame, names: list[str]) -> Iterator[pa.Table]:
     if frame.implementation.is_duckdb():
         yield from stream_relation(nw.to_native(frame.sort(*keys).select(*names)), BATCH_ROWS)
     else:
-        yield from _stream_spark(nw.to_native(frame), keys, names)
-
-
-def _stream_spark(frame: Any, keys: list[str], names: list[str]) -> Iterator[pa.Table]:
-    """Ranges of users in their order, each sorted by itself: nothing is sorted globally."""
-
-    def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        # Runs on the workers, which need pyarrow and no recbert.
-        import pyarrow
-
-        for batch in batches:
-            stream = pyarrow.BufferOutputStream()
-            with pyarrow.ipc.new_stream(stream, batch.schema) as writer:
-                writer.write_batch(batch)
-            block = pyarrow.array([stream.getvalue().to_pybytes()], pyarrow.binary())
-            yield pyarrow.record_batch([block], ["block"])
-
-    yield frame.select(*names).limit(0).toArrow()
-    ranges = frame.repartitionByRange(USER_ID).sortWithinPartitions(*keys).select(*names)
-    for row in ranges.mapInArrow(write, "block binary").toLocalIterator(prefetchPartitions=True):
-        with pa.ipc.open_stream(bytes(row.block)) as stream:
-            yield stream.read_all()
+        yield from stream_spark(nw.to_native(frame), USER_ID, keys, names)
 
 
 def _cut_between_users(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

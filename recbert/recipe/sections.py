@@ -22,8 +22,9 @@ class DataConfig:
         event_type: column of event types.
         value: column of values such as ratings.
         separator: field separator of CSV files; null takes it from the file's ending.
-        engine: what prepares the events: `polars` in memory, or `duckdb`, which spills to the disk of
-            `prepared`; the result is the same.
+        engine: what prepares the events: `polars` in memory; `duckdb`, which spills to the disk of
+            `prepared`; or `spark`, which reads Parquet on the cluster of the Spark settings. The result is
+            the same (with `spark`, where `order` names a column or times do not tie).
         memory_limit: `duckdb`: the memory it may use.
         vocabulary: checkpoint whose items are the vocabulary; null takes the items of the training part.
         pseudonymise: whether user ids are replaced by a keyed hash; the key comes from RECBERT_PSEUDONYM_KEY.
@@ -41,7 +42,7 @@ class DataConfig:
     event_type: str | None = None
     value: str | None = None
     separator: str | None = None
-    engine: Literal["polars", "duckdb"] = "polars"
+    engine: Literal["polars", "duckdb", "spark"] = "polars"
     memory_limit: str = "4GB"
     vocabulary: str | None = None
     pseudonymise: bool = False
