@@ -1,6 +1,7 @@
 """How scores are computed: the hidden state at the last position against the item matrix, in chunks."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ class TorchScorer:
     ) -> None:
         self.model = model
         self.input_format = input_format
+        is_causal = input_format.objective == "next-item"
+        self._caches = is_causal and bool(getattr(model.config, "use_cache", False))
         counts = torch.from_numpy(np.asarray(popularity, dtype=np.float32))  # (V_items,)
         self._popularity = counts / counts.sum().clamp(min=1)
 
@@ -48,10 +51,13 @@ class TorchScorer:
         """
         query = build_query(histories, self.input_format)
         device = self.model.device
+        inputs: dict[str, Any] = {"input_ids": query.input_ids.to(device)}
+        if not bool(query.attention_mask.all()):  # rows of one length need no mask, and attend faster without
+            inputs["attention_mask"] = query.attention_mask.to(device)
+        if self._caches:
+            inputs["use_cache"] = False  # keys and values are read once
         with hidden_only(self.model):
-            hidden: Tensor = self.model(
-                input_ids=query.input_ids.to(device), attention_mask=query.attention_mask.to(device)
-            ).logits  # (B, L, D)
+            hidden: Tensor = self.model(**inputs).logits  # (B, L, D)
         return hidden[torch.arange(len(hidden), device=device), query.last.to(device)].float()
 
     @torch.no_grad()
@@ -77,11 +83,15 @@ class TorchScorer:
             (B, V_items) fp32 on the CPU, column j for the token id `FIRST_ITEM_ID + j`.
         """
         known = [index for index, history in enumerate(histories) if len(known_items(history))]
-        scores = self._popularity.repeat(len(histories), 1)  # (B, V_items)
-        if known:
-            weight, bias = self.item_vectors()
-            logits = multiply_in_chunks(self.vectors([histories[index] for index in known]), weight)
-            scores[known] = (logits if bias is None else logits + bias).cpu()
+        if not known:
+            return self._popularity.repeat(len(histories), 1)  # (B, V_items)
+        weight, bias = self.item_vectors()
+        logits = multiply_in_chunks(self.vectors([histories[index] for index in known]), weight)
+        logits = (logits if bias is None else logits + bias).cpu()
+        if len(known) == len(histories):
+            return logits
+        scores = self._popularity.repeat(len(histories), 1)
+        scores[known] = logits
         return scores
 
 
@@ -95,9 +105,12 @@ def multiply_in_chunks(vectors: Tensor, weight: Tensor) -> Tensor:
     Returns:
         (B, V).
     """
-    blocks = []
+    products = vectors.new_empty(len(vectors), len(weight))
     for start in range(0, len(weight), CHUNK_ROWS):
         block = weight[start : start + CHUNK_ROWS]
-        filled = torch.nn.functional.pad(block, (0, 0, 0, CHUNK_ROWS - len(block)))
-        blocks.append((vectors @ filled.T)[:, : len(block)])
-    return torch.cat(blocks, 1)
+        if len(block) < CHUNK_ROWS:
+            filled = torch.nn.functional.pad(block, (0, 0, 0, CHUNK_ROWS - len(block)))
+            products[:, start:] = (vectors @ filled.T)[:, : len(block)]
+        else:
+            products[:, start : start + CHUNK_ROWS] = vectors @ block.T
+    return products

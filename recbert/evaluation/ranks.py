@@ -15,6 +15,14 @@ from recbert.tokenizer import FIRST_ITEM_ID
 
 Cells = tuple[Tensor, Tensor]
 
+_CELLS_AT_ONCE = 1 << 18
+"""Scores ranked at once on a CPU: a megabyte."""
+
+_BLOCK_ITEMS = 32
+"""Items whose maximum decides whether any of them can be among the best."""
+
+_BYTES_SUMMED = 64
+
 
 def exclude_items(scores: Tensor, seen: Cells, *, keep: Tensor | None = None) -> Tensor:
     """Set the scores of some items to -inf, in a copy.
@@ -67,13 +75,20 @@ def rank_scores(
             f"targets hold item {int(targets.max())} but scores have {scores.shape[1]} columns: rank with "
             "the vocabulary that the targets were encoded with"
         )
-    if bool(torch.isnan(scores).any()):
+    if scores.numel() and bool(torch.isnan(scores.amax(1)).any()):
         raise ValueError("scores hold NaN, which has no rank: the training diverged, lower the learning rate")
     own = scores.gather(1, targets.clamp(min=0).unsqueeze(1))  # (B, 1)
-    higher = (scores > own).sum(1).cpu().double()
-    equal = (scores == own).sum(1).cpu().double() - 1
+    higher = _count(scores > own).cpu()
+    equal = _count(scores >= own).cpu() - higher - 1
     misses = (targets < 0) | torch.isneginf(own.squeeze(1))
     return (1 + higher + equal / 2).masked_fill(misses.cpu(), torch.inf)
+
+
+def _count(marks: Tensor) -> Tensor:
+    """Count the marks of each row, (B,) float64: sums of bytes are several times faster than of bools."""
+    size = -(-marks.shape[1] // _BYTES_SUMMED) * _BYTES_SUMMED
+    filled = torch.nn.functional.pad(marks.view(torch.uint8), (0, size - marks.shape[1]))
+    return filled.view(len(marks), -1, _BYTES_SUMMED).sum(2, dtype=torch.int32).sum(1).double()
 
 
 def top_items(scores: Tensor, k: int) -> Tensor:
@@ -89,16 +104,46 @@ def top_items(scores: Tensor, k: int) -> Tensor:
     k = min(k, scores.shape[1])
     if k == 0:
         return torch.empty((len(scores), 0), dtype=torch.int32)
-    values, items = scores.float().topk(k, dim=1)
+    scores = scores.float()
+    values, items, unsure = _best_of_blocks(scores, k)
     bound = values[:, -1:]
-    # topk picks arbitrarily among items that tie with the last one, so rows with such ties are picked again.
-    unsure = ((scores >= bound).sum(1) > k) & ~torch.isneginf(bound.squeeze(1))
     if bool(unsure.any()):
         items[unsure] = _first_of_ties(scores[unsure], bound[unsure], k)
         values = scores.gather(1, items)
     items, order = torch.sort(items, dim=1)
     values, order = torch.sort(values.gather(1, order), dim=1, descending=True, stable=True)
     return items.gather(1, order).masked_fill(torch.isneginf(values), -1).int().cpu()
+
+
+def _best_of_blocks(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Pick the k best items of each row, looking only into the k blocks of items with the highest maxima.
+
+    Returns:
+        values: (B, k) scores, the highest first.
+        items: (B, k) item indices.
+        unsure: (B,) whether other items tie with the last one, of which topk picks arbitrarily.
+    """
+    blocks = scores.shape[1] // _BLOCK_ITEMS
+    if blocks < 2 * k:  # too few blocks to leave any out
+        values, items = scores.topk(k, dim=1)
+        others = (scores >= values[:, -1:]).sum(1)
+        return values, items, (others > k) & ~torch.isneginf(values[:, -1])
+    cut = blocks * _BLOCK_ITEMS
+    tiled = scores[:, :cut].reshape(len(scores), blocks, _BLOCK_ITEMS)
+    maxima = tiled.amax(2)  # (B, blocks)
+    best, chosen = maxima.topk(k, dim=1)
+    rows = torch.arange(len(scores), device=scores.device).unsqueeze(1)
+    inside = torch.arange(_BLOCK_ITEMS, device=scores.device)
+    numbers = (chosen.unsqueeze(2) * _BLOCK_ITEMS + inside).flatten(1)
+    rest = torch.arange(cut, scores.shape[1], device=scores.device).expand(len(scores), -1)
+    numbers = torch.cat([numbers, rest], 1)
+    candidates = torch.cat([tiled[rows, chosen].flatten(1), scores[:, cut:]], 1)
+    values, places = candidates.topk(k, dim=1)
+    bound = values[:, -1:]
+    ties = (candidates >= bound).sum(1) > k
+    # A block that was left out can hold an item at the bound only if its maximum is there.
+    ties |= (maxima >= bound).sum(1) > (best >= bound).sum(1)
+    return values, numbers.gather(1, places), ties & ~torch.isneginf(bound.squeeze(1))
 
 
 def _first_of_ties(scores: Tensor, bound: Tensor, k: int) -> Tensor:
@@ -174,11 +219,19 @@ def _rank_batch(
     scores: Tensor, batch: Sequence[Target], filter_seen: bool, allow_repeats: bool, k: int
 ) -> tuple[Tensor, Tensor]:
     """Give the ranks (B,) and the best items (B, K) of one batch of scores (B, V)."""
-    targets = torch.from_numpy(_item_indices(batch))
-    if filter_seen:
-        seen = _seen_cells([target.history for target in batch])
-        scores = exclude_items(scores, seen, keep=targets if allow_repeats else None)
-    return rank_scores(scores, targets), top_items(scores, k)
+    # A few rows at a time stay in the processor's cache from the filter to the list of best items.
+    at_once = max(1, _CELLS_AT_ONCE // max(1, scores.shape[1])) if scores.device.type == "cpu" else len(batch)
+    parts = []
+    for start in range(0, len(batch), at_once):
+        few = batch[start : start + at_once]
+        rows = scores[start : start + at_once]
+        targets = torch.from_numpy(_item_indices(few))
+        if filter_seen:
+            seen = _seen_cells([target.history for target in few])
+            rows = exclude_items(rows, seen, keep=targets if allow_repeats else None)
+        parts.append((rank_scores(rows, targets), top_items(rows, k)))
+    ranks, top = zip(*parts, strict=True)
+    return torch.cat(ranks), torch.cat(top)
 
 
 def _seen_cells(histories: Sequence[NDArray[np.int64]]) -> Cells:
