@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recbert.evaluation.ranks import rank_scores, top_items
+from recbert.evaluation import rank_scores, top_items
 
 
 def _scores(items: int, kind: str) -> torch.Tensor:
