@@ -67,12 +67,14 @@ class TorchScorer:
         query = build_query(histories, self.input_format)
         device = self.model.device
         inputs: dict[str, Any] = {"input_ids": query.input_ids.to(device)}
-        if not bool(query.attention_mask.all()):  # rows of one length need no mask, and attend faster without
+        if query.attention_mask is not None:
             inputs["attention_mask"] = query.attention_mask.to(device)
         if self._caches:
             inputs["use_cache"] = False  # keys and values are read once
         with hidden_only(self.model):
             hidden: Tensor = self.model(**inputs).logits  # (B, L, D)
+        if query.attention_mask is None:
+            return hidden[:, -1].float()
         return hidden[torch.arange(len(hidden), device=device), query.last.to(device)].float()
 
     @torch.no_grad()

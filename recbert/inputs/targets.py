@@ -92,10 +92,19 @@ def group_by_length(lengths: TokenIds, batch_size: int) -> list[TokenIds]:
 
     Args:
         lengths: (N,) length of each row.
-        batch_size: rows in a batch.
+        batch_size: rows in a batch at most; one ends early where rows are half as long as its first.
 
     Returns:
         Arrays of row numbers; every row stands in exactly one.
     """
     order = np.argsort(-lengths, kind="stable")
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    descending = lengths[order]
+    batches = []
+    start = 0
+    while start < len(order):
+        # The first row that is at most half as long: in what falls, the mirror image is sorted.
+        half = int(np.searchsorted(-descending, -(descending[start] // 2), "left"))
+        stop = min(start + batch_size, max(half, start + 1))
+        batches.append(order[start:stop])
+        start = stop
+    return batches
