@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from recbert.checkpoint import InputFormat
-from recbert.inputs import TokenIds, build_query, group_by_length
+from recbert.inputs import TokenIds, build_query, count_known, group_by_length
 from recbert.models import hidden_only, item_table
 from recbert.tokenizer import FIRST_ITEM_ID
 
@@ -112,7 +112,7 @@ class TorchScorer:
             (b, V_items) fp32 on the model's device, the next b rows of `scores`. Change it as you like: the
             next block takes its place.
         """
-        known = np.array([bool((history >= FIRST_ITEM_ID).any()) for history in histories], dtype=np.bool_)
+        known = count_known(histories) > 0
         weight, bias = self.item_vectors()
         vectors = self.vectors(list(itertools.compress(histories, known))) if known.any() else weight[:0]
         chunks = _chunks(weight)
@@ -146,7 +146,7 @@ def _chunks(weight: Tensor) -> list[Tensor]:
 
     The last one is filled up with zeros.
     """
-    chunks = list(weight.split(CHUNK_ROWS))
+    chunks = list(torch.split(weight, CHUNK_ROWS))
     chunks[-1] = torch.nn.functional.pad(chunks[-1], (0, 0, 0, CHUNK_ROWS - len(chunks[-1])))
     return chunks
 

@@ -16,7 +16,7 @@ from recbert.adapters import adapter_base, load_adapter
 from recbert.backends import TorchScorer
 from recbert.checkpoint import CheckpointInfo, find_file, hash_base, read_info
 from recbert.evaluation import seen_cells, top_items
-from recbert.inputs import TokenIds
+from recbert.inputs import TokenIds, count_known
 from recbert.models import check_fits
 from recbert.tokenizer import FIRST_ITEM_ID, ItemTokenizer
 
@@ -168,9 +168,8 @@ class Recommender:
     def _encode(self, batch: Sequence[History], strict: bool) -> list[TokenIds]:
         """Turn item ids into token ids; what is unknown is reported once for the batch."""
         tokens = [np.asarray(self.tokenizer.encode(items), dtype=np.int64) for items in batch]
-        lost = [
-            list(items) for items, row in zip(batch, tokens, strict=True) if not (row >= FIRST_ITEM_ID).any()
-        ]
+        known = count_known(tokens).tolist()
+        lost = [list(items) for items, count in zip(batch, known, strict=True) if not count]
         if lost and strict:
             raise ValueError(
                 f"the history {lost[0][:5]} has no item that the checkpoint knows: check that these are item "
@@ -183,9 +182,7 @@ class Recommender:
                 len(batch),
                 lost[0][:5],
             )
-        incomplete = (
-            items for items, row in zip(batch, tokens, strict=True) if not (row >= FIRST_ITEM_ID).all()
-        )
+        incomplete = (items for items, count in zip(batch, known, strict=True) if count < len(items))
         skipped = {item for items in incomplete for item in self.unknown_items(items)}
         if skipped:
             logger.warning("%d unknown items are skipped, for example %s", len(skipped), sorted(skipped)[:5])

@@ -19,9 +19,7 @@ def _scores(items: int, kind: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", ["distinct", "ties", "few candidates", "constant"])
-@pytest.mark.parametrize(
-    ("items", "k"), [(50, 10), (640, 10), (641, 10), (3000, 7), (3001, 20), (640, 640)]
-)
+@pytest.mark.parametrize(("items", "k"), [(50, 10), (640, 10), (641, 10), (3000, 7), (3001, 20), (640, 640)])
 def test_best_of_blocks_are_the_best_of_all(items: int, k: int, kind: str) -> None:
     scores = _scores(items, kind)
     expected = []

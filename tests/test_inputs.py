@@ -3,7 +3,6 @@
 import datasets
 import numpy as np
 import pytest
-import torch
 
 from recbert.checkpoint import InputFormat
 from recbert.inputs import (

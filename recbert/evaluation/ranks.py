@@ -170,7 +170,7 @@ def _blocks(scorer: Scorer, histories: Sequence[TokenIds]) -> Iterator[tuple[int
     if isinstance(scorer, BlockScorer):
         blocks = scorer.score_blocks(histories)
     else:
-        blocks = (part.float().clone() for part in scorer.scores(histories).split(_ROWS_AT_ONCE))
+        blocks = (part.float().clone() for part in torch.split(scorer.scores(histories), _ROWS_AT_ONCE))
     start = 0
     for block in blocks:
         yield start, block

@@ -35,6 +35,17 @@ def known_items(history: TokenIds) -> TokenIds:
     return history[history >= FIRST_ITEM_ID]
 
 
+def count_known(histories: Sequence[TokenIds]) -> TokenIds:
+    """Count the items of each history that the vocabulary has, (B,).
+
+    Args:
+        histories: B arrays of token ids, `[UNK]` for unknown items.
+    """
+    known = np.concatenate([*histories, []]) >= FIRST_ITEM_ID
+    ends = np.cumsum(np.fromiter(map(len, histories), dtype=np.int64, count=len(histories)))
+    return np.diff(np.append(0, np.cumsum(known))[ends], prepend=0)
+
+
 def build_query(histories: Sequence[TokenIds], input_format: InputFormat) -> Query:
     """Build the input that asks a model for the next item of each history.
 
@@ -48,15 +59,12 @@ def build_query(histories: Sequence[TokenIds], input_format: InputFormat) -> Que
     Raises:
         ValueError: a history has no known item.
     """
-    flat = np.concatenate(histories, dtype=np.int64)
-    known = flat >= FIRST_ITEM_ID
-    ends = np.cumsum(np.fromiter(map(len, histories), dtype=np.int64, count=len(histories)))
-    ends = np.append(0, np.cumsum(known))[ends]  # of each row among its known items
-    counts = np.diff(ends, prepend=0)
+    counts = count_known(histories)
     if not counts.all():
         raise ValueError("a history has no item that the vocabulary knows: answer it by popularity instead")
     lengths = np.minimum(counts, input_format.history_length)
-    latest = flat[known][ranges(ends - lengths, lengths)]
+    flat = np.concatenate(histories, dtype=np.int64)
+    latest = flat[flat >= FIRST_ITEM_ID][ranges(np.cumsum(counts) - lengths, lengths)]
     if input_format.append_mask:
         latest = np.insert(latest, np.cumsum(lengths), MASK_ID)
         lengths = lengths + 1

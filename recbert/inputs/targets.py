@@ -75,7 +75,9 @@ class TargetRows:
     def history(self, index: int) -> TokenIds:
         """Give the (L,) token ids of the events before a target."""
         block = self._blocks[self._block[index]][0]
-        return block.tokens[self._start[index] : self._place[index]]
+        history = block.tokens[self._start[index] : self._place[index]]
+        tokens: TokenIds = history.astype(np.int64, copy=False)
+        return tokens
 
     @property
     def users(self) -> list[str]:
