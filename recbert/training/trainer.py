@@ -182,7 +182,9 @@ class RecTrainer(Trainer):
         scorer = TorchScorer(model, self.objective.input_format, popularity)
         targets = cast(TargetRows, dataloader.dataset)
         batch_size = self.args.per_device_eval_batch_size
-        self.ranking = rank_targets(scorer, targets, filter_seen=self.filter_seen, batch_size=batch_size)
+        self.ranking = rank_targets(
+            scorer, targets, filter_seen=self.filter_seen, k=self._list_length(), batch_size=batch_size
+        )
         model.train(training)
         metrics = self._metrics(self.ranking, popularity)
         if targets is self.eval_dataset:
@@ -194,6 +196,11 @@ class RecTrainer(Trainer):
             metrics={f"{metric_key_prefix}_{name}": value for name, value in metrics.items()},
             num_samples=len(self.ranking.ranks),
         )
+
+    def _list_length(self) -> int:
+        """Give the longest list that a metric may look at."""
+        wanted = (self.args.metric_for_best_model or MAIN_METRICS[0]).removeprefix("eval_").rpartition("@")[2]
+        return max(*RankingMetrics().ks, int(wanted) if wanted.isdecimal() else 1)
 
     def _metrics(self, ranking: Ranking, popularity: TokenIds) -> dict[str, float]:
         """Give the metrics of a ranking by name."""
