@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> int:
         The exit code.
     """
     recipe, _ = load_recipe(recipe_parser("finetune"), arguments)
-    data, tokenizer, manifest = read_data(recipe)
+    data, tokenizer, manifest = read_data(recipe, recipe.data.streaming)
     set_seed(recipe.training.seed)  # of the adapter's first weights; the Trainer seeds what follows
     model = _load_base(recipe, tokenizer)
     if recipe.adapter is not None:

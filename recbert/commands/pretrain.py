@@ -19,7 +19,7 @@ def run(arguments: list[str]) -> int:
     recipe, _ = load_recipe(recipe_parser("pretrain"), arguments)
     if recipe.model.base is not None or recipe.adapter is not None:
         raise ValueError("the recipe has model.base or adapter: run `recbert finetune` with it")
-    data, tokenizer, manifest = read_data(recipe)
+    data, tokenizer, manifest = read_data(recipe, recipe.data.streaming)
     set_seed(recipe.training.seed)  # of the first weights; the Trainer seeds what follows
     size = recipe.model
     model = build_model(

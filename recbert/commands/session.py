@@ -11,18 +11,19 @@ from transformers import PreTrainedModel
 
 from recbert.objectives import MaskedItem, NextItem, SampledSoftmax, UniformSampler
 from recbert.recipe import Recipe, replace_sections
-from recbert.sequences import read_prepared
+from recbert.sequences import read_prepared, stream_prepared
 from recbert.tokenizer import ItemTokenizer
 from recbert.training import Provenance, RecTrainer, is_complete, last_checkpoint, list_checkpoints
 
 logger = logging.getLogger(__name__)
 
 
-def read_data(recipe: Recipe) -> tuple[Any, ItemTokenizer, dict[str, Any]]:
+def read_data(recipe: Recipe, streaming: bool = False) -> tuple[Any, ItemTokenizer, dict[str, Any]]:
     """Read the prepared data of a recipe.
 
     Args:
         recipe: the recipe.
+        streaming: whether the training part is a stream of rows.
 
     Returns:
         data: parts by name.
@@ -32,6 +33,8 @@ def read_data(recipe: Recipe) -> tuple[Any, ItemTokenizer, dict[str, Any]]:
     Raises:
         FileNotFoundError: it was not prepared.
     """
+    if streaming:
+        return stream_prepared(recipe.data.prepared)
     if not Path(recipe.data.prepared, "manifest.json").is_file():
         raise FileNotFoundError(
             f"{recipe.data.prepared} is not prepared data: run `recbert prepare` with this recipe"

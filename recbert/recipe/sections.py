@@ -13,6 +13,8 @@ class DataConfig:
 
     Attributes:
         prepared: folder of the prepared data; `prepare` writes it, the other commands read it.
+        streaming: whether `pretrain` and `finetune` read the training part row by row where it lies;
+            `prepared` may then be a URL (`hf://datasets/owner/name`, `s3://...`). Needs `training.max_steps`.
         events: file, glob, folder or Hub id of the event table.
         user: column of user ids.
         item: column of item ids.
@@ -33,6 +35,7 @@ class DataConfig:
     """
 
     prepared: str
+    streaming: bool = False
     events: str | None = None
     user: str = "user_id"
     item: str = "item_id"

@@ -83,13 +83,24 @@ def read_prepared(folder: str | PathLike[str]) -> tuple[datasets.DatasetDict, It
         FileNotFoundError: There is no such folder, or it does not hold prepared data.
         ValueError: A damaged manifest, or a newer format than this version of recbert knows.
     """
-    path = Path(folder) / MANIFEST_FILE
-    if not path.is_file():
+    path = Path(folder)
+    if not (path / MANIFEST_FILE).is_file():
         raise FileNotFoundError(
             f"{folder} holds no prepared data (no {MANIFEST_FILE}): write it with write_prepared"
         )
+    manifest = read_manifest(path)
+    return _load_parts(path), ItemTokenizer.from_pretrained(path / "tokenizer"), manifest
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder.
+
+    Raises:
+        ValueError: It is damaged, or of a newer format than this version of recbert knows.
+    """
+    path = folder / MANIFEST_FILE
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = manifest["format_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}): prepare the data again") from error
@@ -97,7 +108,7 @@ def read_prepared(folder: str | PathLike[str]) -> tuple[datasets.DatasetDict, It
         raise ValueError(
             f"{path} has format version {version}, this recbert reads {FORMAT_VERSION}: update recbert"
         )
-    return _load_parts(Path(folder)), ItemTokenizer.from_pretrained(Path(folder) / "tokenizer"), manifest
+    return manifest
 
 
 def _blocks_of(part: datasets.Dataset) -> Iterator[pa.Table]:
