@@ -1,4 +1,4 @@
-"""Prepared data read where it lies, in a folder, on the Hub or in object storage: training rows as a stream."""
+"""Prepared data read where it lies: on disk, on the Hub or in object storage, training rows as a stream."""
 
 import json
 import tempfile
