@@ -222,7 +222,7 @@ class RecTrainer(Trainer):
         base = base_folder(model)
         info = CheckpointInfo(
             input=self.objective.input_format,
-            popularity=self.popularity.tolist(),
+            popularity=self.popularity,
             filter_seen=self.filter_seen,
             protocol=self._protocol(),
             base_hash=None if base is None else hash_base(base),
