@@ -54,7 +54,7 @@ class SampledSoftmax:
         positive = (hidden * rows[: len(labels)]).sum(1).float()  # (N,)
         negative = (hidden @ rows[len(labels) :].T).float()  # (N, S)
         if bias is not None:
-            values = bias[ids].float()
+            values = gather_rows(bias, ids).float()
             positive, negative = positive + values[: len(labels)], negative + values[len(labels) :]
         negative = negative - (math.log(self.negatives) + log_q)
         negative = negative.masked_fill(drawn == labels[:, None], -torch.inf)
