@@ -149,7 +149,7 @@ def test_sampled_softmax_is_its_formula(with_bias: bool) -> None:
 
         def score(item: int, row: int = row) -> float:
             own = float(hidden.detach()[row] @ weight.detach()[item])
-            return own + (0.0 if bias is None else float(bias[item]))
+            return own + (0.0 if bias is None else float(bias.detach()[item]))
 
         draws = [(item, log) for item, log in zip(drawn, log_q, strict=True) if item != label]
         others = [math.exp(score(item)) / (4 * math.exp(log)) for item, log in draws]

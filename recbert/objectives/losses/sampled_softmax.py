@@ -14,10 +14,11 @@ class SampledSoftmax:
 
     `-log exp(s_y) / (exp(s_y) + sum_j exp(s_j) / (S q_j))` with the S draws `j` of the sampler, draws of the
     label itself left out and `q_j` the probability of drawing item j: the sum in the denominator estimates
-    that of the full softmax over the items without bias. The cost grows with N x S instead of N x V; below some 100,000 items its sibling `FullSoftmax` is exact and costs little. Source: Bengio and
-    Senecal, "Adaptive importance sampling to accelerate training of a neural probabilistic language model",
-    2008; negatives shared by a batch and the correction by log q as in Yi et al., "Sampling-bias-corrected
-    neural modeling for large corpus item recommendations", 2019.
+    that of the full softmax over the items without bias. The cost grows with N x S instead of N x V; below
+    some 100,000 items its sibling `FullSoftmax` is exact and costs little. Source: Bengio and Senecal,
+    "Adaptive importance sampling to accelerate training of a neural probabilistic language model", 2008;
+    negatives shared by a batch and the correction by log q as in Yi et al., "Sampling-bias-corrected neural
+    modeling for large corpus item recommendations", 2019.
 
     Args:
         negatives: draws a batch, at least 1.
