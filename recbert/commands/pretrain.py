@@ -2,9 +2,11 @@
 
 from transformers import set_seed
 
-from recbert.commands.session import objective_of, read_data, train
+from recbert.commands.session import objective_of, read_data, shards_items, train
 from recbert.models import build_model
 from recbert.recipe import load_recipe, recipe_parser
+from recbert.sharding import item_mesh, shard_items
+from recbert.tokenizer import ItemTokenizer
 
 
 def run(arguments: list[str]) -> int:
@@ -22,9 +24,10 @@ def run(arguments: list[str]) -> int:
     data, tokenizer, manifest = read_data(recipe)
     set_seed(recipe.training.seed)  # of the first weights; the Trainer seeds what follows
     size = recipe.model
+    split = shards_items(recipe)
     model = build_model(
         size.family,
-        tokenizer,
+        ItemTokenizer(["any"]) if split else tokenizer,  # the table that is split is drawn row by row below
         objective=recipe.objective.name,
         hidden_size=size.hidden_size,
         num_hidden_layers=size.num_hidden_layers,
@@ -33,5 +36,8 @@ def run(arguments: list[str]) -> int:
         dropout=size.dropout,
         max_length=recipe.sequences.max_length,
     )
+    if split:
+        mesh = item_mesh(recipe.training.device)
+        shard_items(model, len(tokenizer), mesh, seed=recipe.training.seed)
     train(recipe, model, objective_of(recipe, tokenizer), data, manifest)
     return 0

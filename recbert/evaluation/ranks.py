@@ -155,7 +155,7 @@ def rank_targets(
         scores = scorer.scores([target.history for target in batch])
         # A turn beyond the last batch only keeps pace with the other processes.
         kept = slice(None) if number < len(batches) else slice(0)
-        found = _rank_batch(scores, batch, filter_seen, allow_repeats, k)
+        found = rank_batch(scores, batch, filter_seen, allow_repeats, k)
         results.append([part[kept] for part in (torch.from_numpy(rows), *found)])
     numbers, ranks, top = (torch.cat(parts) for parts in zip(*results, strict=True))
     most = rounds * batch_size
@@ -163,32 +163,32 @@ def rank_targets(
     return Ranking(
         ranks=gather_rows(ranks, numbers, len(targets), most).numpy(),
         top=gather_rows(top, numbers, len(targets), most).numpy(),
-        targets=_item_indices(targets),
+        targets=item_indices(targets),
         users=[target.user for target in targets],
         num_items=scores.shape[1],
         seen_items="filtered unless they are the target" if filter_seen and allow_repeats else seen_items,
     )
 
 
-def _rank_batch(
+def rank_batch(
     scores: Tensor, batch: Sequence[Target], filter_seen: bool, allow_repeats: bool, k: int
 ) -> tuple[Tensor, Tensor]:
     """Give the ranks (B,) and the best items (B, K) of one batch of scores (B, V)."""
-    targets = torch.from_numpy(_item_indices(batch))
+    targets = torch.from_numpy(item_indices(batch))
     if filter_seen:
-        seen = _seen_cells([target.history for target in batch])
+        seen = seen_cells([target.history for target in batch])
         scores = exclude_items(scores, seen, keep=targets if allow_repeats else None)
     return rank_scores(scores, targets), top_items(scores, k)
 
 
-def _seen_cells(histories: Sequence[NDArray[np.int64]]) -> Cells:
+def seen_cells(histories: Sequence[NDArray[np.int64]]) -> Cells:
     """Give row numbers and item indices of everything that the histories hold and the vocabulary knows."""
     items = [known_items(history) - FIRST_ITEM_ID for history in histories]
     rows = np.repeat(np.arange(len(items)), [len(row) for row in items])
     return torch.from_numpy(rows), torch.from_numpy(np.concatenate(items))
 
 
-def _item_indices(targets: TargetRows | Sequence[Target]) -> NDArray[np.int64]:
+def item_indices(targets: TargetRows | Sequence[Target]) -> NDArray[np.int64]:
     """Give the item index of each target, -1 for those that the vocabulary does not have."""
     tokens = np.fromiter((target.token_id for target in targets), dtype=np.int64, count=len(targets))
     return np.where(tokens >= FIRST_ITEM_ID, tokens - FIRST_ITEM_ID, -1)

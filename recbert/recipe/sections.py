@@ -115,6 +115,8 @@ class ModelConfig:
         num_attention_heads: heads a layer.
         intermediate_size: width of the feed-forward layer; null for four times `hidden_size`.
         dropout: probability, wherever the family has dropout.
+        shard_items: split the item table by rows over the processes, for catalogues past a few million items;
+            under one process it stays whole.
     """
 
     base: str | None = None
@@ -124,6 +126,7 @@ class ModelConfig:
     num_attention_heads: int = 2
     intermediate_size: int | None = None
     dropout: float = 0.1
+    shard_items: bool = False
 
 
 @dataclasses.dataclass

@@ -7,24 +7,27 @@ sampled loss no process ever holds a dense gradient of the table, and the optimi
 row (`RowwiseAdam`).
 """
 
-from recbert.sharding.exchange import exchange_rows, gather_batches, owned_rows
+from recbert.sharding.exchange import exchange_rows, group_of, own_slice, owned_rows
 from recbert.sharding.gradients import clip_gradients
 from recbert.sharding.optimizer import RowwiseAdam
 from recbert.sharding.softmax import sharded_cross_entropy
-from recbert.sharding.storage import load_sharded, read_weights, write_tables
+from recbert.sharding.storage import load_sharded, read_rows, read_weights, write_rows, write_tables
 from recbert.sharding.tables import item_mesh, item_tables, shard_items
 
 __all__ = [
     "RowwiseAdam",
     "clip_gradients",
     "exchange_rows",
-    "gather_batches",
+    "group_of",
     "item_mesh",
     "item_tables",
     "load_sharded",
+    "own_slice",
     "owned_rows",
+    "read_rows",
     "read_weights",
     "shard_items",
     "sharded_cross_entropy",
+    "write_rows",
     "write_tables",
 ]

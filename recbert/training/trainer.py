@@ -20,10 +20,12 @@ from recbert.evaluation import Ranking, RankingMetrics, describe_protocol, parse
 from recbert.inputs import TargetRows, TokenIds, TrainRows
 from recbert.models import check_fits, hidden_only, item_table
 from recbert.objectives import MaskedItem, NextItem
+from recbert.sharding import item_tables
 from recbert.training.arguments import RecTrainingArguments
 from recbert.training.direction import check_direction
 from recbert.training.loading import build_loader, open_training
 from recbert.training.packing import prepare_packing
+from recbert.training.sharded import SplitTables, write_together
 from recbert.training.stream import TrainStream
 
 logger = logging.getLogger(__name__)
@@ -74,6 +76,7 @@ class RecTrainer(Trainer):
     _validation: dict[int, dict[str, float]]
     _packed: bool
     _caches: bool
+    _split: SplitTables | None
 
     def __init__(
         self,
@@ -103,6 +106,8 @@ class RecTrainer(Trainer):
         self.filter_seen = filter_seen
         self._caches = bool(getattr(model.config, "use_cache", False))
         self._packed = prepare_packing(model, objective, args)
+        self._split = SplitTables(model, args) if item_tables(model) else None
+        callbacks = callbacks if self._split is None else [*callbacks, self._split]
         self.ranking = self._validated = None
         self._validation = {}
         super().__init__(
@@ -144,6 +149,12 @@ class RecTrainer(Trainer):
         mean: Tensor = total / (count * max(1, self.args.n_gpu))
         return mean
 
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        """Clip the gradients, those of split tables included."""
+        if self._split is not None:
+            return self._split.clip(model, self.args.max_grad_norm)
+        return cast(Tensor, super()._clip_grad_norm(model))  # type: ignore[no-untyped-call]  # as transformers
+
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
         """Give this process's batches, the same for any number of processes; see `BatchPlan`."""
         rows = cast("TrainRows | TrainStream", self.train_dataset)
@@ -180,7 +191,11 @@ class RecTrainer(Trainer):
         scorer = TorchScorer(model, self.objective.input_format, self.popularity)
         targets = cast(TargetRows, dataloader.dataset)
         batch_size = self.args.per_device_eval_batch_size
-        self.ranking = rank_targets(scorer, targets, filter_seen=self.filter_seen, batch_size=batch_size)
+        if self._split is None:
+            self.ranking = rank_targets(scorer, targets, filter_seen=self.filter_seen, batch_size=batch_size)
+        else:
+            num_items = self.objective.tokenizer.num_items
+            self.ranking = self._split.rank(scorer, targets, num_items, self.filter_seen, batch_size)
         model.train(training)
         metrics = self._metrics(self.ranking)
         if targets is self.eval_dataset:
@@ -210,13 +225,33 @@ class RecTrainer(Trainer):
             _internal_call: set by the Trainer for its own resumable checkpoints, which are left as they are.
         """
         if _internal_call:
-            super().save_model(None if output_dir is None else str(output_dir), _internal_call)
+            folder = str(output_dir or self.args.output_dir)
+            super().save_model(folder, _internal_call)
+            if self._split is not None:
+                self._split.write(folder, with_state=True)
             return
-        if self.args.should_save:
-            target = output_dir or Path(self.args.output_dir or ".", "model")
+        target = output_dir or Path(self.args.output_dir or ".", "model")
+        if self._split is not None:
+            with write_together(target, marker=INFO_FILE) as draft:
+                if self.args.should_save:
+                    self._write_checkpoint(draft)
+                self._split.write(draft)
+        elif self.args.should_save:
             with write_folder(target, marker=INFO_FILE) as draft:
                 self._write_checkpoint(draft)
         self.accelerator.wait_for_everyone()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self._split is not None:
+            self._split.read(resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if self._split is not None:
+            self._split.read(cast(str, self.state.best_model_checkpoint))
+        else:
+            super()._load_best_model()
 
     def _write_checkpoint(self, folder: Path) -> None:
         """Write weights, vocabulary, `recbert.json`, recipe and card into a folder."""

@@ -1,0 +1,408 @@
+"""What two processes check about a split item table; each check compares with the whole table.
+
+Run under torch.multiprocessing: every function `check_*` runs in both processes at once, and what it raises
+is written beside the other results, by which tests/test_sharding.py knows it.
+"""
+
+import datetime
+import os
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, set_seed
+
+from recbert.evaluation import best_items, rank_scores, slice_items, top_items
+from recbert.evaluation.shards import _rank_known
+from recbert.inputs import Target
+from recbert.models import build_model, hidden_only, item_table
+from recbert.objectives import FullSoftmax, SampledSoftmax, UniformSampler
+from recbert.sharding import (
+    RowwiseAdam,
+    clip_gradients,
+    exchange_rows,
+    item_mesh,
+    item_tables,
+    load_sharded,
+    owned_rows,
+    read_rows,
+    read_weights,
+    shard_items,
+    tables,
+    write_rows,
+    write_tables,
+)
+from recbert.tokenizer import FIRST_ITEM_ID, ItemTokenizer
+from recbert.training import RecTrainer
+from tests.training_runs import (
+    BEST_EPOCH,
+    MAX_LENGTH,
+    TOKENIZER,
+    TRAIN,
+    VALID,
+    figures,
+    losses,
+    tiny_arguments,
+    tiny_objective,
+)
+
+ROWS, WIDTH = 91, 4  # an odd number: the second process has one row less
+MODELS = [("gpt2", "next-item"), ("gru", "next-item"), ("bert", "masked-item"), ("distilbert", "masked-item")]
+VOCABULARY = ItemTokenizer.from_items([f"item {number:02}" for number in range(ROWS - FIRST_ITEM_ID)])
+
+
+def rank() -> int:
+    return distributed.get_rank()
+
+
+def mine() -> torch.Generator:
+    """Another generator in each process; the global one is the same in both."""
+    return torch.Generator().manual_seed(int(torch.randint(1 << 30, ())) + rank())
+
+
+def split(whole: Tensor) -> DTensor:
+    """The same table split over both processes."""
+    mesh = item_mesh()
+    own = owned_rows(len(whole), mesh)
+    local = whole[own.start : own.stop].clone()
+    stride = whole.stride()
+    table = DTensor.from_local(local, mesh, [Shard(0)], run_check=False, shape=whole.shape, stride=stride)
+    return table.requires_grad_()  # type: ignore[no-any-return]
+
+
+def own_part(whole: Tensor) -> Tensor:
+    own = owned_rows(len(whole), item_mesh())
+    return whole[own.start : own.stop]
+
+
+def gradient_of(table: DTensor) -> Tensor:
+    """The owned rows of a split table's gradient."""
+    assert table.grad is not None and table.grad.is_sparse
+    return own_part(table.grad.to_dense())
+
+
+def averaged(gradient: Tensor) -> Tensor:
+    """A gradient as data parallelism makes it: the mean over the processes."""
+    distributed.all_reduce(gradient)
+    return gradient / distributed.get_world_size()
+
+
+def check_rows_travel_and_gradients_return(folder: Path) -> None:
+    whole = torch.randn(ROWS, WIDTH)
+    for ids in (
+        torch.randint(ROWS, (30 + rank(),), generator=mine()),
+        torch.randint(ROWS, (5 * rank(),), generator=mine()),
+        torch.tensor([3, 3]),
+    ):
+        for shape in ((ROWS, WIDTH), (ROWS,)):
+            plain = whole[:, 0].contiguous() if len(shape) == 1 else whole
+            plain = plain.clone().requires_grad_()
+            table = split(plain.detach())
+            rows, scale = exchange_rows(table, ids), torch.randn(len(ids), *shape[1:], generator=mine())
+            assert torch.equal(rows, plain[ids])
+            (rows * scale).sum().backward()
+            (plain[ids] * scale).sum().backward()
+            assert plain.grad is not None
+            torch.testing.assert_close(gradient_of(table), own_part(averaged(plain.grad)))
+            touched = table.grad.coalesce().indices()[0]  # type: ignore[union-attr]
+            asked = torch.unique(torch.cat([ids, other_ids(ids)]))
+            assert torch.equal(
+                touched, asked[torch.isin(asked, torch.tensor([*owned_rows(ROWS, item_mesh())]))]
+            )
+
+
+def other_ids(ids: Tensor) -> Tensor:
+    """The ids of the other process."""
+    gathered: list[Any] = [None, None]
+    distributed.all_gather_object(gathered, ids.tolist())
+    return torch.tensor(gathered[1 - rank()], dtype=torch.int64)
+
+
+def check_losses_equal_those_of_the_whole_table(folder: Path) -> None:
+    weight, bias = torch.randn(ROWS, WIDTH), torch.randn(ROWS)
+    sampled = SampledSoftmax(8, sampler=UniformSampler(ROWS - FIRST_ITEM_ID))
+    for loss in (FullSoftmax(), sampled):
+        for counts in ((9, 4), (6, 0)):
+            for with_bias in (True, False):
+                hidden = torch.randn(counts[rank()], WIDTH, generator=mine())
+                labels = torch.randint(FIRST_ITEM_ID, ROWS, (len(hidden),), generator=mine())
+                parts = []
+                for cut in (False, True):
+                    leaves = [hidden.clone().requires_grad_()]
+                    leaves += [split(t) if cut else t.clone().requires_grad_() for t in (weight, bias)]
+                    torch.manual_seed(17 + rank())  # the same negatives, other ones in each process
+                    total = loss(leaves[0], leaves[1], leaves[2] if with_bias else None, labels)
+                    (total * (2 + rank())).backward()  # any scale, as gradient accumulation brings
+                    parts.append((total.detach(), leaves))
+                (expected, plain), (found, cut_leaves) = parts
+                torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+                torch.testing.assert_close(cut_leaves[0].grad, plain[0].grad, rtol=1e-4, atol=1e-6)
+                for ours, theirs in list(zip(cut_leaves, plain, strict=True))[1 : 2 + with_bias]:
+                    mean = own_part(averaged(theirs.grad))  # type: ignore[arg-type]
+                    torch.testing.assert_close(gradient_of(ours), mean, rtol=1e-4, atol=1e-6)  # type: ignore[arg-type]
+
+
+def check_models_equal_and_checkpoints_are_stock(folder: Path) -> None:
+    ids = torch.randint(FIRST_ITEM_ID, ROWS, (6, 5), generator=torch.Generator().manual_seed(1))
+    for family, objective in MODELS:
+        set_seed(3)
+        whole = build_model(
+            family,
+            VOCABULARY,
+            objective=objective,
+            hidden_size=8,
+            num_hidden_layers=1,
+            dropout=0.0,
+            max_length=8,
+        ).eval()
+        for bias in (parameter for parameter in whole.parameters() if parameter.shape == (ROWS,)):
+            torch.nn.init.normal_(bias)
+        one, two = folder / f"{family}-one", folder / f"{family}-two"
+        if rank() == 0:
+            whole.save_pretrained(one)
+        distributed.barrier()
+        model = load_sharded(one, item_mesh(), objective=objective)
+        with hidden_only(model), hidden_only(whole):
+            assert torch.equal(model(input_ids=ids).logits, whole(input_ids=ids).logits)
+        if rank() == 0:
+            model.save_pretrained(two)
+        distributed.barrier()
+        write_tables(model, two)
+        assert (two / "config.json").read_text() == (one / "config.json").read_text()
+        auto = AutoModelForCausalLM if objective == "next-item" else AutoModelForMaskedLM
+        again, loading = auto.from_pretrained(two, output_loading_info=True)
+        assert not any(loading.values()), loading
+        for name, tensor in whole.state_dict().items():
+            assert torch.equal(again.state_dict()[name], tensor), name
+        for table in item_tables(model).values():
+            table.detach().to_local().zero_()
+        read_weights(model, two)
+        with hidden_only(model), hidden_only(whole):
+            assert torch.equal(model(input_ids=ids).logits, whole(input_ids=ids).logits)
+
+
+def check_fresh_rows_do_not_depend_on_the_processes(folder: Path) -> None:
+    groups = [distributed.new_group([0]), distributed.new_group([1])]
+    alone = DeviceMesh.from_group(groups[rank()], "cpu")
+    tables._BLOCK_ROWS = 16
+    for family, padded in (("gpt2", False), ("bert", True), ("gru", True)):
+        objective = "masked-item" if family == "bert" else "next-item"
+        weights = []
+        for mesh in (alone, item_mesh()):
+            model = build_model(family, ItemTokenizer(["any"]), objective=objective, hidden_size=8)
+            shard_items(model, ROWS, mesh, seed=5)
+            assert model.get_input_embeddings().weight.shape == (ROWS, 8)
+            assert model.config.vocab_size == ROWS
+            weights.append(item_table(model)[0].detach().to_local())  # type: ignore[attr-defined]
+        whole, own = weights
+        assert torch.equal(own_part(whole), own)
+        assert len(whole.unique(dim=0)) == ROWS
+        assert bool(whole[0].eq(0).all()) == padded and not bool(whole[16].eq(0).any())
+    tables._BLOCK_ROWS = 1 << 16
+
+
+def check_rowwise_updates(folder: Path) -> None:
+    whole, bias = torch.randn(ROWS, WIDTH), torch.randn(ROWS)
+    split_tables = {"weight": split(whole), "bias": split(bias)}
+    rows = RowwiseAdam(split_tables, beta2=0.9, eps=1e-6)
+    moments = {"weight": torch.zeros(ROWS), "bias": torch.zeros(ROWS)}
+    expected = {"weight": whole.clone(), "bias": bias.clone()}
+    for step in range(4):
+        for name, table in split_tables.items():
+            ids = torch.randint(ROWS, (20,), generator=mine())
+            found = exchange_rows(table, ids)
+            scale = torch.randn(found.shape, generator=mine())
+            (found * scale).sum().backward()
+            gradient = averaged(torch.zeros_like(expected[name]).index_add_(0, ids, scale))
+            squares = gradient.square().reshape(ROWS, -1).mean(1)
+            touched = squares > 0
+            old = moments[name]
+            new = torch.where(old == 0, squares, 0.9 * old + 0.1 * squares)
+            moments[name] = torch.where(touched, new, old)
+            pace = (moments[name].sqrt() + 1e-6).reshape(-1, *[1] * (gradient.ndim - 1))
+            expected[name] -= 0.1 * (step + 1) * gradient / pace
+        rows.step(0.1 * (step + 1))
+    for name, table in split_tables.items():
+        assert table.grad is None
+        torch.testing.assert_close(table.detach().to_local(), own_part(expected[name]))
+        assert rows.moments[name].to_local().numel() == len(owned_rows(ROWS, item_mesh()))
+        torch.testing.assert_close(rows.moments[name].to_local(), own_part(moments[name]))
+
+
+def check_common_norm_of_all_gradients(folder: Path) -> None:
+    for max_norm in (0.5, 1e6):
+        dense = torch.nn.Parameter(torch.randn(7))
+        dense.grad = averaged(torch.randn(7, generator=mine()))
+        whole = torch.randn(ROWS, WIDTH)
+        table = split(whole)
+        ids = torch.randint(ROWS, (40,), generator=mine())
+        scale = torch.randn(40, WIDTH, generator=mine())
+        (exchange_rows(table, ids) * scale).sum().backward()
+        plain = [dense.detach().clone().requires_grad_(), whole.clone().requires_grad_()]
+        plain[0].grad = dense.grad.clone()
+        plain[1].grad = averaged(torch.zeros_like(whole).index_add_(0, ids, scale))
+        expected = torch.nn.utils.clip_grad_norm_(plain, max_norm)
+        torch.testing.assert_close(clip_gradients([dense], {"table": table}, max_norm), expected)
+        torch.testing.assert_close(dense.grad, plain[0].grad)
+        torch.testing.assert_close(gradient_of(table), own_part(plain[1].grad))
+
+
+class TableScorer:
+    """Histories are known by their first item, whose row is the hidden state."""
+
+    def __init__(self, whole: Tensor) -> None:
+        self.whole = whole
+
+    def vectors(self, histories: Any) -> Tensor:
+        return torch.stack([self.whole[history[0]] for history in histories])
+
+    def scores(self, histories: Any) -> Tensor:
+        return torch.zeros(len(histories), len(self.whole) - FIRST_ITEM_ID)
+
+
+def check_ranks_and_best_items(folder: Path) -> None:
+    draw = torch.Generator().manual_seed(2)
+    for rows in (ROWS, 9000):  # 9,000: the cut goes through a block
+        whole = torch.randint(-2, 3, (rows, WIDTH), generator=draw).float()  # many ties
+        bias = torch.randint(0, 2, (rows,), generator=draw).float()
+        num_items = rows - FIRST_ITEM_ID - 3  # the table may be longer than the vocabulary
+        random = np.random.default_rng(4)
+        batch = [
+            Target("u", random.integers(FIRST_ITEM_ID, FIRST_ITEM_ID + num_items, 1 + n % 5), token, 0.0)
+            for n, token in enumerate(random.integers(FIRST_ITEM_ID, FIRST_ITEM_ID + num_items, 12))
+        ]
+        batch += [
+            Target("u", batch[0].history, 1, 0.0),
+            Target("u", batch[1].history, int(batch[1].history[0]), 0.0),
+        ]
+        scorer = TableScorer(whole)
+        vectors = scorer.vectors([target.history for target in batch])
+        seen_rows = torch.tensor([n for n, target in enumerate(batch) for _ in target.history])
+        seen_items = torch.tensor([t - FIRST_ITEM_ID for target in batch for t in target.history])
+        targets = torch.tensor([max(target.token_id - FIRST_ITEM_ID, -1) for target in batch])
+        for with_bias in (True, False):
+            scores = vectors @ whole[FIRST_ITEM_ID : FIRST_ITEM_ID + num_items].T
+            scores += bias[FIRST_ITEM_ID : FIRST_ITEM_ID + num_items] if with_bias else 0
+            table = slice_items(split(whole), split(bias) if with_bias else None, num_items)
+            for k in (0, 5, 100):
+                ranks, top = _rank_known(scorer, table, batch, True, k)
+                assert torch.equal(ranks, rank_scores(scores, targets, (seen_rows, seen_items)))
+                filtered = scores.clone()
+                filtered[seen_rows, seen_items] = -torch.inf
+                assert torch.equal(top, top_items(filtered, k))
+                ranks, top = _rank_known(scorer, table, batch, False, k)
+                assert torch.equal(ranks, rank_scores(scores, targets))
+                assert torch.equal(top, top_items(scores, k))
+            values, items = best_items(vectors, table, 7)
+            assert torch.equal(items.int(), top_items(scores, 7))
+            assert torch.equal(values, scores.gather(1, items))
+            denied = torch.arange(num_items).repeat(len(batch))[:-2]  # two items are left to the last row
+            cells = torch.arange(len(batch)).repeat_interleave(num_items)[:-2], denied
+            values, items = best_items(vectors, table, 3, cells)
+            assert items[:-1].eq(-1).all() and values[:-1].isneginf().all()
+            assert sorted(items[-1].tolist()) == [-1, num_items - 2, num_items - 1]
+    table = slice_items(split(torch.full((ROWS, WIDTH), torch.nan)), None, ROWS - FIRST_ITEM_ID)
+    try:
+        _rank_known(
+            TableScorer(torch.zeros(ROWS, WIDTH)), table, [Target("u", np.array([70]), 70, 0.0)], True, 3
+        )
+    except ValueError as error:
+        assert "NaN" in str(error)
+    else:
+        raise AssertionError("NaN was ranked")
+
+
+def check_rows_in_one_file(folder: Path) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        whole = {"a": torch.randn(ROWS, WIDTH).to(dtype), "b": torch.randn(ROWS + 1).to(dtype)}
+        path = folder / f"rows-{dtype}.safetensors"
+        write_rows(path, {name: split(tensor) for name, tensor in whole.items()})
+        found = {name: split(torch.zeros_like(tensor)) for name, tensor in whole.items()}
+        read_rows(path, found)
+        for name, table in found.items():
+            assert torch.equal(table.detach().to_local(), own_part(whole[name]))
+
+
+def sharded_trainer(folder: Path, **changes: Any) -> RecTrainer:
+    """A trainer of a masked-item model whose table and bias are split."""
+    set_seed(0)
+    model = build_model(
+        "bert",
+        ItemTokenizer(["any"]),
+        objective="masked-item",
+        hidden_size=16,
+        num_hidden_layers=1,
+        dropout=0.0,
+        max_length=MAX_LENGTH,
+    )
+    shard_items(model, len(TOKENIZER), item_mesh(), seed=1)
+    arguments = tiny_arguments(
+        folder, per_device_train_batch_size=2, gradient_accumulation_steps=2, **changes
+    )
+    return RecTrainer(
+        model, arguments, objective=tiny_objective("masked-item"), data={"train": TRAIN, "valid": VALID}
+    )
+
+
+def check_training_saves_and_resumes(folder: Path) -> None:
+    trainer = sharded_trainer(folder / "run", **BEST_EPOCH, num_train_epochs=4)
+    trainer.train()
+    trainer.save_model(folder / "trained")
+    steps = losses(trainer)
+    assert sum(steps[-2:]) < sum(steps[:2])
+    last = torch.cat([table.detach().to_local().flatten() for table in item_tables(trainer.model).values()])
+    checkpoints = sorted((folder / "run").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+    resumed = sharded_trainer(folder / "resumed", **BEST_EPOCH, num_train_epochs=4)
+    resumed.train(resume_from_checkpoint=str(checkpoints[0]))
+    again = torch.cat([table.detach().to_local().flatten() for table in item_tables(resumed.model).values()])
+    assert figures(resumed)[-1] == figures(trainer)[-1]
+    torch.testing.assert_close(again, last)
+    evaluated = trainer.evaluate()
+    if rank() == 0:
+        np.save(folder / "ranks.npy", trainer.ranking.ranks)  # type: ignore[union-attr]
+        np.save(folder / "top.npy", trainer.ranking.top)  # type: ignore[union-attr]
+    assert evaluated["eval_ndcg@10"] == max(entry["eval_ndcg@10"] for entry in figures(trainer))
+
+
+CHECKS: dict[str, Callable[[Path], None]] = {
+    name.removeprefix("check_"): function
+    for name, function in list(globals().items())
+    if name.startswith("check_")
+}
+
+
+def run(place: int, folder: str) -> None:
+    """Run all checks in one of two processes; the first failure ends them."""
+    torch.set_num_threads(1)
+    accelerate = {
+        "RANK": place,
+        "LOCAL_RANK": place,
+        "WORLD_SIZE": 2,
+        "LOCAL_WORLD_SIZE": 2,
+        "MASTER_PORT": 0,
+    }
+    os.environ |= {name: str(value) for name, value in accelerate.items()} | {"MASTER_ADDR": "localhost"}
+    distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meet",
+        rank=place,
+        world_size=2,
+        timeout=datetime.timedelta(seconds=30),
+    )
+    for name, check in CHECKS.items():
+        set_seed(0)
+        outcome = Path(folder, f"{name}-{place}.txt")
+        try:
+            check(Path(folder))
+        except BaseException:
+            outcome.write_text(traceback.format_exc())
+            raise
+        outcome.write_text("")
+    distributed.barrier()
+    distributed.destroy_process_group()
