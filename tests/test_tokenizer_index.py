@@ -102,6 +102,15 @@ def test_the_stock_tokenizer_of_a_large_vocabulary_can_be_had(random_ids: list[s
     assert ItemTokenizer.from_pretrained(tmp_path).encode(random_ids) == tokenizer.encode(random_ids)
 
 
+def test_an_earlier_vocabulary_of_the_other_form_is_replaced(
+    random_ids: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for bound, count in ((3, 100), (10**6, 50), (3, 70)):
+        monkeypatch.setattr(items, "MAPPED_FROM", bound)
+        ItemTokenizer.from_items(random_ids[:count]).save_pretrained(tmp_path)
+        assert ItemTokenizer.from_pretrained(tmp_path).num_items == count
+
+
 def test_damaged_files(random_ids: list[str], tmp_path: Path) -> None:
     path = tmp_path / INDEX_FILE
     path.write_bytes(b"no index")

@@ -85,12 +85,15 @@ class ItemTokenizer:
 
         Above two million items ``items.safetensors`` alone is written, since a tokenizer.json of that size
         takes half a minute to load; whoever wants it nevertheless calls ``tokenizer.hf.save_pretrained``.
+        What an earlier vocabulary has left in the folder in the other form is removed.
         """
         if isinstance(self.item_ids, ItemIndex):
             Path(folder).mkdir(parents=True, exist_ok=True)
             self.item_ids.save(Path(folder) / INDEX_FILE)
+            (Path(folder) / "tokenizer.json").unlink(missing_ok=True)
         else:
             self.hf.save_pretrained(str(folder))
+            (Path(folder) / INDEX_FILE).unlink(missing_ok=True)
 
     @property
     def hf(self) -> PreTrainedTokenizerFast:
