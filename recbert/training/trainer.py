@@ -104,7 +104,8 @@ class RecTrainer(Trainer):
         self.objective = objective
         self.provenance = provenance
         self.filter_seen = filter_seen
-        self._caches = bool(getattr(model.config, "use_cache", False))
+        is_causal = objective.input_format.objective == "next-item"
+        self._caches = is_causal and bool(getattr(model.config, "use_cache", False))
         self._packed = prepare_packing(model, objective, args)
         self._split = SplitTables(model, args) if item_tables(model) else None
         callbacks = callbacks if self._split is None else [*callbacks, self._split]
@@ -134,7 +135,7 @@ class RecTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Give the loss of a batch; the model stops in front of its item matrix."""
-        if self.objective.input_format.objective == "next-item" and self._caches:
+        if self._caches:
             inputs = {**inputs, "use_cache": False}  # training reads keys and values once
         with hidden_only(self.accelerator.unwrap_model(model)):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -188,7 +189,8 @@ class RecTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         training = model.training
         model.eval()
-        scorer = TorchScorer(model, self.objective.input_format, self.popularity)
+        popularity = self.popularity
+        scorer = TorchScorer(model, self.objective.input_format, popularity)
         targets = cast(TargetRows, dataloader.dataset)
         batch_size = self.args.per_device_eval_batch_size
         if self._split is None:
@@ -197,7 +199,7 @@ class RecTrainer(Trainer):
             num_items = self.objective.tokenizer.num_items
             self.ranking = self._split.rank(scorer, targets, num_items, self.filter_seen, batch_size)
         model.train(training)
-        metrics = self._metrics(self.ranking)
+        metrics = self._metrics(self.ranking, popularity)
         if targets is self.eval_dataset:
             self._validated = self.ranking
             self._validation[self.state.global_step] = metrics
@@ -208,14 +210,14 @@ class RecTrainer(Trainer):
             num_samples=len(self.ranking.ranks),
         )
 
-    def _metrics(self, ranking: Ranking) -> dict[str, float]:
+    def _metrics(self, ranking: Ranking, popularity: TokenIds) -> dict[str, float]:
         """Give the metrics of a ranking by name."""
         metrics = RankingMetrics()
         if not self.is_in_train:
-            return metrics.compute(ranking, self.popularity)
+            return metrics.compute(ranking, popularity)
         wanted = (self.args.metric_for_best_model or MAIN_METRICS[0]).removeprefix("eval_")
         names = dict.fromkeys((*MAIN_METRICS, wanted))
-        return {name: metrics.value(ranking, name, self.popularity) for name in names}
+        return {name: metrics.value(ranking, name, popularity) for name in names}
 
     def save_model(self, output_dir: str | Path | None = None, _internal_call: bool = False) -> None:
         """Write a checkpoint folder that plain transformers (or PEFT, for an adapter) loads.
