@@ -138,7 +138,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
         total.backward()
         clip_gradients(model.parameters(), item_tables(model), 1.0)
         adam.step()
-        rows.step(1e-3)
+        rows.step(1e-3, step + 1)
         adam.zero_grad()
         losses.append(total.item())
     seconds = (time.perf_counter() - start) / options.steps

@@ -9,7 +9,6 @@ import torch
 from recbert.evaluation import rank_targets
 from recbert.inputs import TargetRows
 from recbert.recommender import Recommender
-from recbert.sharding import item_mesh
 from tests.sharding_runs import CHECKS, run
 from tests.training_runs import ITEMS, VALID
 
@@ -38,8 +37,3 @@ def test_one_process_ranks_the_saved_model_alike(results: Path) -> None:
     ranking = rank_targets(recommender.scorer, TargetRows(VALID), batch_size=3)
     assert np.array_equal(ranking.ranks, np.load(results / "ranks.npy"))
     assert np.array_equal(ranking.top, np.load(results / "top.npy"))
-
-
-def test_without_processes_there_is_nothing_to_share() -> None:
-    with pytest.raises(ValueError, match="no processes to split the item table over"):
-        item_mesh()

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, set_seed
 
 from recbert.adapters import add_lora, parameter_counts
 from recbert.checkpoint import find_file, read_info
-from recbert.commands.session import objective_of, read_data, shards_items, train
+from recbert.commands.session import objective_of, read_data, train
 from recbert.hub import fetch
 from recbert.recipe import AdapterConfig, Recipe, load_recipe, recipe_parser
 from recbert.recommender import load_weights
@@ -64,7 +64,7 @@ def _load_base(recipe: Recipe, tokenizer: ItemTokenizer) -> PreTrainedModel:
             f"objective.name is {recipe.objective.name!r} and {base} was trained with "
             f"{info.input.objective!r}: use the base's"
         )
-    if shards_items(recipe):
+    if recipe.model.shard_items:
         if recipe.adapter is not None:
             raise ValueError("the recipe has an adapter and model.shard_items: drop one of them")
         folder = base if Path(base).is_dir() else fetch(base)

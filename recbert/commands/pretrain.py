@@ -2,7 +2,7 @@
 
 from transformers import set_seed
 
-from recbert.commands.session import objective_of, read_data, shards_items, train
+from recbert.commands.session import objective_of, read_data, train
 from recbert.models import build_model
 from recbert.recipe import load_recipe, recipe_parser
 from recbert.sharding import item_mesh, shard_items
@@ -24,10 +24,9 @@ def run(arguments: list[str]) -> int:
     data, tokenizer, manifest = read_data(recipe)
     set_seed(recipe.training.seed)  # of the first weights; the Trainer seeds what follows
     size = recipe.model
-    split = shards_items(recipe)
     model = build_model(
         size.family,
-        ItemTokenizer(["any"]) if split else tokenizer,  # the table that is split is drawn row by row below
+        ItemTokenizer(["any"]) if size.shard_items else tokenizer,  # that table is drawn row by row below
         objective=recipe.objective.name,
         hidden_size=size.hidden_size,
         num_hidden_layers=size.num_hidden_layers,
@@ -36,7 +35,7 @@ def run(arguments: list[str]) -> int:
         dropout=size.dropout,
         max_length=recipe.sequences.max_length,
     )
-    if split:
+    if size.shard_items:
         mesh = item_mesh(recipe.training.device)
         shard_items(model, len(tokenizer), mesh, seed=recipe.training.seed)
     train(recipe, model, objective_of(recipe, tokenizer), data, manifest)

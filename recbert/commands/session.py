@@ -61,15 +61,6 @@ def objective_of(recipe: Recipe, tokenizer: ItemTokenizer) -> NextItem | MaskedI
     )
 
 
-def shards_items(recipe: Recipe) -> bool:
-    """Tell whether the item table of a recipe is split: it asks for it, and there are processes to share it.
-
-    Args:
-        recipe: the recipe.
-    """
-    return recipe.model.shard_items and recipe.training.world_size > 1
-
-
 def train(
     recipe: Recipe,
     model: PreTrainedModel,

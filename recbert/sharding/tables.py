@@ -56,19 +56,13 @@ class ShardedHead(nn.Module):
 
 
 def item_mesh(device: torch.device | str = "cpu") -> DeviceMesh:
-    """Give all processes as a mesh of one dimension.
+    """Give all processes as a mesh of one dimension; a single process becomes a group of its own.
 
     Args:
         device: where the table is to be.
-
-    Raises:
-        ValueError: there is no process group.
     """
-    if not (distributed.is_available() and distributed.is_initialized()):
-        raise ValueError(
-            "there are no processes to split the item table over: start with torchrun --nproc_per_node, or "
-            "leave the table whole"
-        )
+    if not distributed.is_initialized():
+        distributed.init_process_group(store=distributed.HashStore(), rank=0, world_size=1)
     return init_device_mesh(torch.device(device).type, (distributed.get_world_size(),))
 
 

@@ -24,7 +24,7 @@ from recbert.sharding import (
 )
 from recbert.training.arguments import RecTrainingArguments
 
-_MOMENTS_FILE = "item_moments.safetensors"
+_STATE_FILE = "item_optimizer.safetensors"
 
 
 class SplitTables(TrainerCallback):
@@ -53,7 +53,8 @@ class SplitTables(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Update the rows after the other weights, at their learning rate."""
-        self._rows.step(float(kwargs["optimizer"].param_groups[0]["lr"]))
+        rate = float(kwargs["optimizer"].param_groups[0]["lr"])
+        self._rows.step(rate, state.global_step + 1)
 
     def clip(self, model: nn.Module, max_norm: float) -> Tensor:
         """Clip all gradients, those of the rows included, and give their norm."""
@@ -63,13 +64,13 @@ class SplitTables(TrainerCallback):
         """Add the tables, and maybe their optimiser's state, to a checkpoint of everything else."""
         write_tables(self._model, folder)
         if with_state:
-            write_rows(Path(folder) / _MOMENTS_FILE, self._rows.moments)
+            write_rows(Path(folder) / _STATE_FILE, self._rows.state)
 
     def read(self, folder: str | Path) -> None:
         """Take all weights and the rows' optimiser state from a checkpoint, to resume or to keep the best."""
         read_weights(self._model, folder)
-        if (Path(folder) / _MOMENTS_FILE).is_file():
-            read_rows(Path(folder) / _MOMENTS_FILE, self._rows.moments)
+        if (Path(folder) / _STATE_FILE).is_file():
+            read_rows(Path(folder) / _STATE_FILE, self._rows.state)
 
     def rank(
         self, scorer: VectorScorer, targets: TargetRows, num_items: int, filter_seen: bool, batch_size: int

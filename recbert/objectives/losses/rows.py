@@ -7,8 +7,8 @@ from torch.nn import functional
 from recbert.sharding import exchange_rows
 
 
-def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
-    """Gather rows of the item table or values of its bias; of split ones from the processes that hold them.
+def take_rows(table: Tensor, ids: Tensor) -> Tensor:
+    """Give rows of the item table or values of its bias; of split ones from the processes that hold them.
 
     Args:
         table: (V, D) item matrix, or (V,) bias.
