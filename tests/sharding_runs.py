@@ -231,7 +231,9 @@ def check_rowwise_updates(folder: Path) -> None:
     for name, table in split_tables.items():
         assert table.grad is None
         torch.testing.assert_close(own_slice(table), own_part(expected[name]))
-        assert {own_slice(part).shape for part in rows.state.values()} == {(len(owned_rows(ROWS, item_mesh())),)}
+        assert {own_slice(part).shape for part in rows.state.values()} == {
+            (len(owned_rows(ROWS, item_mesh())),)
+        }
 
 
 def check_common_norm_of_all_gradients(folder: Path) -> None:

@@ -31,7 +31,9 @@ class RowwiseAdam:
 
     def __init__(self, tables: Mapping[str, DTensor], *, beta2: float = 0.98, eps: float = 1e-8) -> None:
         self._tables, self._beta2, self._eps = dict(tables), beta2, eps
-        self.state = {f"{name}.{kind}": _zeros(t) for name, t in tables.items() for kind in ("moment", "step")}
+        self.state = {
+            f"{name}.{kind}": _zeros(t) for name, t in tables.items() for kind in ("moment", "step")
+        }
 
     @torch.no_grad()
     def step(self, lr: float, step: int) -> None:

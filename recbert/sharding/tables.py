@@ -1,5 +1,6 @@
 """A model whose item table is split by rows over processes."""
 
+import os
 from typing import cast
 
 import torch
@@ -60,8 +61,16 @@ def item_mesh(device: torch.device | str = "cpu") -> DeviceMesh:
 
     Args:
         device: where the table is to be.
+
+    Raises:
+        ValueError: there are several processes that are no group yet.
     """
     if not distributed.is_initialized():
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError(
+                "the processes are no group yet: make the training arguments, or call "
+                "torch.distributed.init_process_group, before item_mesh"
+            )
         distributed.init_process_group(store=distributed.HashStore(), rank=0, world_size=1)
     return init_device_mesh(torch.device(device).type, (distributed.get_world_size(),))
 
