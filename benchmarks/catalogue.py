@@ -26,7 +26,7 @@ import torch
 from torch import distributed
 from transformers import AutoModelForCausalLM, set_seed
 
-from recbert.backends import CHUNK_ROWS, TorchScorer, multiply_in_chunks
+from recbert.backends import CHUNK_ROWS, TorchScorer
 from recbert.checkpoint import CheckpointInfo, InputFormat, read_info, write_info
 from recbert.evaluation import best_items, slice_items
 from recbert.inputs import TokenIds
@@ -184,9 +184,10 @@ def plain(options: argparse.Namespace) -> dict[str, Any]:
     scorer = TorchScorer(model, read_info(options.folder).input, np.ones(tokenizer.num_items))
     vectors, (weight, _) = scorer.vectors(ask(tokenizer)), scorer.item_vectors()
     scores, items = torch.empty(HISTORIES, 0), torch.empty(HISTORIES, 0, dtype=torch.int64)
-    for start in range(0, len(weight), 100 * CHUNK_ROWS):  # all scores at once would take another 5 GB
-        part = multiply_in_chunks(vectors, weight[start : start + 100 * CHUNK_ROWS])
-        found = part.topk(min(BEST, part.shape[1]))
+    for start in range(0, len(weight), CHUNK_ROWS):  # all scores at once would take another 5 GB
+        chunk = weight[start : start + CHUNK_ROWS]
+        filled = torch.nn.functional.pad(chunk, (0, 0, 0, CHUNK_ROWS - len(chunk)))
+        found = (vectors @ filled.T)[:, : len(chunk)].topk(min(BEST, len(chunk)))
         scores, items = torch.cat([scores, found.values], 1), torch.cat([items, start + found.indices], 1)
         scores, order = scores.sort(descending=True, stable=True)
         scores, items = scores[:, :BEST], items.gather(1, order)[:, :BEST]

@@ -20,9 +20,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, set_seed
 
-from recbert.evaluation import best_items, rank_scores, slice_items, top_items
+from recbert.evaluation import best_items, exclude_items, rank_scores, seen_cells, slice_items, top_items
 from recbert.evaluation.shards import _rank_known
-from recbert.inputs import Target
 from recbert.models import build_model, hidden_only, item_table
 from recbert.objectives import FullSoftmax, SampledSoftmax, UniformSampler
 from recbert.sharding import (
@@ -274,45 +273,37 @@ def check_ranks_and_best_items(folder: Path) -> None:
         bias = torch.randint(0, 2, (rows,), generator=draw).float()
         num_items = rows - FIRST_ITEM_ID - 3  # the table may be longer than the vocabulary
         random = np.random.default_rng(4)
-        batch = [
-            Target("u", random.integers(FIRST_ITEM_ID, FIRST_ITEM_ID + num_items, 1 + n % 5), token, 0.0)
-            for n, token in enumerate(random.integers(FIRST_ITEM_ID, FIRST_ITEM_ID + num_items, 12))
+        histories = [
+            random.integers(FIRST_ITEM_ID, FIRST_ITEM_ID + num_items, 1 + number % 5) for number in range(14)
         ]
-        batch += [
-            Target("u", batch[0].history, 1, 0.0),
-            Target("u", batch[1].history, int(batch[1].history[0]), 0.0),
-        ]
+        targets = torch.from_numpy(random.integers(num_items, size=14))
+        targets[12:] = torch.tensor([-1, histories[13][0] - FIRST_ITEM_ID])  # an unknown and a seen one
         scorer = TableScorer(whole)
-        vectors = scorer.vectors([target.history for target in batch])
-        seen_rows = torch.tensor([n for n, target in enumerate(batch) for _ in target.history])
-        seen_items = torch.tensor([t - FIRST_ITEM_ID for target in batch for t in target.history])
-        targets = torch.tensor([max(target.token_id - FIRST_ITEM_ID, -1) for target in batch])
+        vectors = scorer.vectors(histories)
+        seen = seen_cells(histories)
         for with_bias in (True, False):
             scores = vectors @ whole[FIRST_ITEM_ID : FIRST_ITEM_ID + num_items].T
             scores += bias[FIRST_ITEM_ID : FIRST_ITEM_ID + num_items] if with_bias else 0
             table = slice_items(split(whole), split(bias) if with_bias else None, num_items)
             for k in (0, 5, 100):
-                ranks, top = _rank_known(scorer, table, batch, True, k)
-                assert torch.equal(ranks, rank_scores(scores, targets, (seen_rows, seen_items)))
-                filtered = scores.clone()
-                filtered[seen_rows, seen_items] = -torch.inf
-                assert torch.equal(top, top_items(filtered, k))
-                ranks, top = _rank_known(scorer, table, batch, False, k)
+                ranks, top = _rank_known(scorer, table, histories, targets, True, k)
+                assert torch.equal(ranks, rank_scores(scores, targets, seen))
+                assert torch.equal(top, top_items(exclude_items(scores, seen), k))
+                ranks, top = _rank_known(scorer, table, histories, targets, False, k)
                 assert torch.equal(ranks, rank_scores(scores, targets))
                 assert torch.equal(top, top_items(scores, k))
             values, items = best_items(vectors, table, 7)
             assert torch.equal(items.int(), top_items(scores, 7))
             assert torch.equal(values, scores.gather(1, items))
-            denied = torch.arange(num_items).repeat(len(batch))[:-2]  # two items are left to the last row
-            cells = torch.arange(len(batch)).repeat_interleave(num_items)[:-2], denied
+            denied = torch.arange(num_items).repeat(len(histories))[:-2]  # two items are left to the last row
+            cells = torch.arange(len(histories)).repeat_interleave(num_items)[:-2], denied
             values, items = best_items(vectors, table, 3, cells)
             assert items[:-1].eq(-1).all() and values[:-1].isneginf().all()
             assert sorted(items[-1].tolist()) == [-1, num_items - 2, num_items - 1]
     table = slice_items(split(torch.full((ROWS, WIDTH), torch.nan)), None, ROWS - FIRST_ITEM_ID)
     try:
-        _rank_known(
-            TableScorer(torch.zeros(ROWS, WIDTH)), table, [Target("u", np.array([70]), 70, 0.0)], True, 3
-        )
+        scorer = TableScorer(torch.zeros(ROWS, WIDTH))
+        _rank_known(scorer, table, [np.array([70])], torch.tensor([1]), True, 3)
     except ValueError as error:
         assert "NaN" in str(error)
     else:

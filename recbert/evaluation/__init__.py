@@ -5,15 +5,17 @@ nor `datasets`.
 """
 
 from recbert.evaluation.intervals import Comparison, bootstrap_mean, compare_means
+from recbert.evaluation.lists import top_items
 from recbert.evaluation.metrics import popularity_buckets
 from recbert.evaluation.ranking import Ranking, Scorer
 from recbert.evaluation.ranking_metrics import RankingMetrics, parse_metric
-from recbert.evaluation.ranks import exclude_items, rank_scores, rank_targets, top_items
-from recbert.evaluation.shards import VectorScorer, best_items, rank_over_shards, slice_items
+from recbert.evaluation.ranks import exclude_items, rank_scores, rank_targets, seen_cells
+from recbert.evaluation.shards import ItemSlice, VectorScorer, best_items, rank_over_shards, slice_items
 from recbert.evaluation.table import build_bucket_table, build_table, describe_protocol
 
 __all__ = [
     "Comparison",
+    "ItemSlice",
     "Ranking",
     "RankingMetrics",
     "Scorer",
@@ -30,6 +32,7 @@ __all__ = [
     "rank_over_shards",
     "rank_scores",
     "rank_targets",
+    "seen_cells",
     "slice_items",
     "top_items",
 ]

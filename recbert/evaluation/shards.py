@@ -3,15 +3,14 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, distributed
 from torch.distributed.tensor import DTensor
 
+from recbert.evaluation.lists import top_items
 from recbert.evaluation.ranking import Ranking, SeenItems
-from recbert.evaluation.ranks import Cells, item_indices, rank_batch, seen_cells, top_items
-from recbert.inputs import Target, TargetRows, group_by_length, known_items
+from recbert.evaluation.ranks import Cells, item_indices, rank_scores, seen_cells
+from recbert.inputs import TargetRows, TokenIds, count_known, group_by_length
 from recbert.sharding import group_of, own_slice, owned_rows
 from recbert.tokenizer import FIRST_ITEM_ID
 
@@ -22,11 +21,11 @@ _BLOCK_ROWS = 4096
 class VectorScorer(Protocol):
     """Gives hidden states beside scores, as `recbert.backends.TorchScorer` does."""
 
-    def vectors(self, histories: Sequence[NDArray[np.int64]], /) -> Tensor:
+    def vectors(self, histories: Sequence[TokenIds], /) -> Tensor:
         """Give the hidden states (B, D) of histories with a known item."""
         ...
 
-    def scores(self, histories: Sequence[NDArray[np.int64]], /) -> Tensor:
+    def scores(self, histories: Sequence[TokenIds], /) -> Tensor:
         """Give the scores (B, num_items) of histories without one."""
         ...
 
@@ -74,7 +73,7 @@ def rank_over_shards(
     targets: TargetRows,
     *,
     filter_seen: bool = True,
-    k: int = 100,
+    k: int = 20,
     batch_size: int = 256,
 ) -> Ranking:
     """Rank the whole catalogue for every target; the result is that of `rank_targets` on the whole table.
@@ -94,22 +93,18 @@ def rank_over_shards(
     """
     if len(targets) == 0:
         raise ValueError("targets is empty: the part has no event marked is_target; choose another split")
+    items = item_indices(targets.token_ids)
     ranks = torch.empty(len(targets), dtype=torch.float64)
     top = torch.empty((len(targets), min(k, table.num_items)), dtype=torch.int32)
     for rows in group_by_length(targets.lengths, batch_size):
-        batch = [targets[int(row)] for row in rows]
-        known = np.array([len(known_items(target.history)) > 0 for target in batch])
-        some = [target for target, has in zip(batch, known, strict=True) if has]
-        if some:
-            found = _rank_known(scorer, table, some, filter_seen, k)
-            ranks[rows[known]], top[rows[known]] = found
-        for row in rows[~known]:
-            target = targets[int(row)]
-            alone = scorer.scores([target.history])
-            ranks[row : row + 1], top[row : row + 1] = rank_batch(alone, [target], filter_seen, False, k)
+        histories = [targets.history(row) for row in rows]
+        known = count_known(histories) > 0
+        for group, rank in ((rows[known], _rank_known), (rows[~known], _rank_unknown)):
+            if len(group):
+                batch, own = [targets.history(row) for row in group], torch.from_numpy(items[group])
+                ranks[group], top[group] = rank(scorer, table, batch, own, filter_seen, k)
     seen_items: SeenItems = "filtered" if filter_seen else "kept"
-    users = [target.user for target in targets]
-    return Ranking(ranks.numpy(), top.numpy(), item_indices(targets), users, table.num_items, seen_items)
+    return Ranking(ranks.numpy(), top.numpy(), items, targets.users, table.num_items, seen_items)
 
 
 def best_items(vectors: Tensor, table: ItemSlice, k: int, seen: Cells | None = None) -> tuple[Tensor, Tensor]:
@@ -131,20 +126,37 @@ def best_items(vectors: Tensor, table: ItemSlice, k: int, seen: Cells | None = N
     return _merge_processes(best, table.group, k)
 
 
-def _rank_known(
-    scorer: VectorScorer, table: ItemSlice, batch: Sequence[Target], filter_seen: bool, k: int
+def _rank_unknown(
+    scorer: VectorScorer,
+    table: ItemSlice,
+    histories: Sequence[TokenIds],
+    targets: Tensor,
+    filter_seen: bool,
+    k: int,
 ) -> tuple[Tensor, Tensor]:
-    """Give the ranks (B,) and best items (B, K) of targets whose histories have a known item."""
-    histories = [target.history for target in batch]
+    """Give what `_rank_known` gives, of histories without a known item: there is no seen one to filter."""
+    scores = scorer.scores(histories)
+    return rank_scores(scores, targets), top_items(scores, k)
+
+
+def _rank_known(
+    scorer: VectorScorer,
+    table: ItemSlice,
+    histories: Sequence[TokenIds],
+    targets: Tensor,
+    filter_seen: bool,
+    k: int,
+) -> tuple[Tensor, Tensor]:
+    """Give the ranks (B,) and best items (B, K) of targets (B,) whose histories have a known item."""
     vectors = scorer.vectors(histories)
-    targets = torch.from_numpy(item_indices(batch)).to(vectors.device)
+    targets = targets.to(vectors.device)
     seen = seen_cells(histories) if filter_seen else None
-    own = vectors.new_full((len(batch),), -torch.inf)  # the targets' scores
+    own = vectors.new_full((len(targets),), -torch.inf)  # the targets' scores
     for start, scores in _blocks(vectors, table, seen, only=targets):
         here = ((targets >= start) & (targets < start + scores.shape[1])).nonzero().squeeze(1)
         own[here] = scores[here, targets[here] - start]
     distributed.all_reduce(own, distributed.ReduceOp.MAX, group=table.group)
-    counts = torch.zeros((3, len(batch)), dtype=torch.int64, device=vectors.device)
+    counts = torch.zeros((3, len(targets)), dtype=torch.int64, device=vectors.device)
     best = _empty_lists(vectors, k)
     for start, scores in _blocks(vectors, table, seen):
         counts[0] += (scores > own[:, None]).sum(1)

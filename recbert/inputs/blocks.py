@@ -54,10 +54,8 @@ def read_blocks(part: Any) -> Iterator[Block]:
     Raises:
         ValueError: a column is absent or has missing values.
     """
-    if getattr(part, "_indices", None) is not None:  # a selection or another order of a `datasets.Dataset`
-        part = part.flatten_indices()
-    table = getattr(part, "data", part)
-    if not hasattr(table, "to_batches"):
+    table = _table(part)
+    if table is None:
         yield from _plain_block(part)
         return
     for name in ("input_ids", "is_target"):
@@ -69,6 +67,36 @@ def read_blocks(part: Any) -> Iterator[Block]:
             continue
         block, user = _arrow_block(batch, user)
         yield block
+
+
+def read_columns(part: Any) -> Iterator[tuple[Block, Any, NDArray[np.float64]]]:
+    """Give the rows of a part in its order, with the user of each row and the time of each event.
+
+    Args:
+        part: as in `read_blocks`, with `user_id` and `timestamps` too.
+
+    Yields:
+        The rows, their users (n,) as an Arrow array or a list, and the tokens' epoch seconds (T,).
+    """
+    table = _table(part)
+    if table is None:
+        rows = list(part)
+        for block in _plain_block(rows):
+            times = np.concatenate([np.asarray(row["timestamps"], dtype=np.float64) for row in rows])
+            yield block, [row["user_id"] for row in rows], times
+        return
+    for batch in table.to_batches(max_chunksize=_ROWS_IN_BLOCK):
+        if len(batch):
+            times = _elements(batch.column("timestamps")).to_numpy(zero_copy_only=False)
+            yield _arrow_block(batch, None)[0], batch.column("user_id"), times
+
+
+def _table(part: Any) -> Any:
+    """Give the Arrow table of a part, None where it is a list of dictionaries."""
+    if getattr(part, "_indices", None) is not None:  # a selection or another order of a `datasets.Dataset`
+        part = part.flatten_indices()
+    table = getattr(part, "data", part)
+    return table if hasattr(table, "to_batches") else None
 
 
 def merge_blocks(blocks: list[Block]) -> Block:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from recbert.sharding.exchange import own_slice, owned_rows

@@ -71,7 +71,8 @@ def item_mesh(device: torch.device | str = "cpu") -> DeviceMesh:
                 "the processes are no group yet: make the training arguments, or call "
                 "torch.distributed.init_process_group, before item_mesh"
             )
-        distributed.init_process_group(store=distributed.HashStore(), rank=0, world_size=1)
+        store = distributed.HashStore()  # type: ignore[attr-defined]  # torch does not say that it exports it
+        distributed.init_process_group(store=store, rank=0, world_size=1)
     return init_device_mesh(torch.device(device).type, (distributed.get_world_size(),))
 
 

@@ -10,8 +10,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from recbert.checkpoint import write_folder
-from recbert.evaluation import Ranking, VectorScorer, rank_over_shards, slice_items
-from recbert.inputs import TargetRows
+from recbert.evaluation import ItemSlice, slice_items
 from recbert.models import item_table
 from recbert.sharding import (
     RowwiseAdam,
@@ -72,13 +71,10 @@ class SplitTables(TrainerCallback):
         if (Path(folder) / _STATE_FILE).is_file():
             read_rows(Path(folder) / _STATE_FILE, self._rows.state)
 
-    def rank(
-        self, scorer: VectorScorer, targets: TargetRows, num_items: int, filter_seen: bool, batch_size: int
-    ) -> Ranking:
-        """Rank the whole catalogue for every target; see `rank_over_shards`."""
+    def items(self, num_items: int) -> ItemSlice:
+        """Give the items that this process scores, of all `num_items`."""
         weight, bias = cast("tuple[DTensor, DTensor | None]", item_table(self._model))
-        table = slice_items(weight, bias, num_items)
-        return rank_over_shards(scorer, table, targets, filter_seen=filter_seen, batch_size=batch_size)
+        return slice_items(weight, bias, num_items)
 
 
 @contextmanager

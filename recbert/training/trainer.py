@@ -1,7 +1,6 @@
 """RecTrainer: an objective and full-catalogue evaluation wired into transformers.Trainer."""
 
 import copy
-import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,14 @@ from recbert.adapters import base_folder, base_name
 from recbert.backends import TorchScorer
 from recbert.checkpoint import INFO_FILE, CheckpointInfo, hash_base, write_folder, write_info, write_text
 from recbert.checkpoint.card import build_model_card
-from recbert.evaluation import Ranking, RankingMetrics, describe_protocol, parse_metric, rank_targets
+from recbert.evaluation import (
+    Ranking,
+    RankingMetrics,
+    describe_protocol,
+    parse_metric,
+    rank_over_shards,
+    rank_targets,
+)
 from recbert.inputs import TargetRows, TokenIds, TrainRows
 from recbert.models import check_fits, hidden_only, item_table
 from recbert.objectives import MaskedItem, NextItem
@@ -25,6 +31,7 @@ from recbert.training.arguments import RecTrainingArguments
 from recbert.training.direction import check_direction
 from recbert.training.loading import build_loader, open_training
 from recbert.training.packing import prepare_packing
+from recbert.training.provenance import Provenance
 from recbert.training.sharded import SplitTables, write_together
 from recbert.training.stream import TrainStream
 
@@ -32,21 +39,6 @@ logger = logging.getLogger(__name__)
 
 MAIN_METRICS = ("hit@10", "ndcg@10", "mrr@10", "coverage@10")
 """What is logged at every evaluation during training, and what a checkpoint records."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Provenance:
-    """Where a checkpoint comes from; written into `recbert.json`, `recipe.yaml` and the model card.
-
-    Attributes:
-        protocol: how the data was split and the metrics are obtained, in words.
-        data_fingerprint: hash of the prepared data.
-        recipe: the resolved recipe as YAML.
-    """
-
-    protocol: str = ""
-    data_fingerprint: str = ""
-    recipe: str = ""
 
 
 class RecTrainer(Trainer):
@@ -85,7 +77,7 @@ class RecTrainer(Trainer):
         *,
         objective: NextItem | MaskedItem,
         data: Mapping[str, Any],
-        provenance: Provenance = Provenance(),
+        provenance: Provenance | None = None,
         filter_seen: bool = True,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
@@ -102,7 +94,7 @@ class RecTrainer(Trainer):
         if targets and args.eval_strategy != IntervalStrategy.NO and args.metric_for_best_model:
             parse_metric(args.metric_for_best_model.removeprefix("eval_"))  # now, not after an epoch
         self.objective = objective
-        self.provenance = provenance
+        self.provenance = provenance or Provenance()
         self.filter_seen = filter_seen
         is_causal = objective.input_format.objective == "next-item"
         self._caches = is_causal and bool(getattr(model.config, "use_cache", False))
@@ -192,12 +184,14 @@ class RecTrainer(Trainer):
         popularity = self.popularity
         scorer = TorchScorer(model, self.objective.input_format, popularity)
         targets = cast(TargetRows, dataloader.dataset)
-        batch_size = self.args.per_device_eval_batch_size
+        size, k = self.args.per_device_eval_batch_size, self._list_length()
         if self._split is None:
-            self.ranking = rank_targets(scorer, targets, filter_seen=self.filter_seen, batch_size=batch_size)
+            self.ranking = rank_targets(scorer, targets, filter_seen=self.filter_seen, k=k, batch_size=size)
         else:
-            num_items = self.objective.tokenizer.num_items
-            self.ranking = self._split.rank(scorer, targets, num_items, self.filter_seen, batch_size)
+            table = self._split.items(self.objective.tokenizer.num_items)
+            self.ranking = rank_over_shards(
+                scorer, table, targets, filter_seen=self.filter_seen, k=k, batch_size=size
+            )
         model.train(training)
         metrics = self._metrics(self.ranking, popularity)
         if targets is self.eval_dataset:
@@ -209,6 +203,11 @@ class RecTrainer(Trainer):
             metrics={f"{metric_key_prefix}_{name}": value for name, value in metrics.items()},
             num_samples=len(self.ranking.ranks),
         )
+
+    def _list_length(self) -> int:
+        """Give the longest list that a metric may look at."""
+        wanted = (self.args.metric_for_best_model or MAIN_METRICS[0]).removeprefix("eval_").rpartition("@")[2]
+        return max(*RankingMetrics().ks, int(wanted) if wanted.isdecimal() else 1)
 
     def _metrics(self, ranking: Ranking, popularity: TokenIds) -> dict[str, float]:
         """Give the metrics of a ranking by name."""
