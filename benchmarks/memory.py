@@ -3,7 +3,7 @@
 Run `python benchmarks/memory.py` (dense logits at a million items take 15 GB of memory). Each way runs in a
 fresh process: a two-layer GPT-2 of width 64 takes two steps with 1,024 labels each, clips and updates.
 Printed are the peak of the second step above parameters, gradients and optimiser state, its ratio to that of
-dense logits, all of the process's memory, and its CPU seconds.
+dense logits, the peak of the whole process, and the CPU seconds of that step.
 
 - dense: logits of the stock model and `torch.nn.functional.cross_entropy`, AdamW;
 - full: recbert's `FullSoftmax`, AdamW;

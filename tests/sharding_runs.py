@@ -56,6 +56,8 @@ from tests.training_runs import (
 
 ROWS, WIDTH = 91, 4  # an odd number: the second process has one row less
 MODELS = [("gpt2", "next-item"), ("gru", "next-item"), ("bert", "masked-item"), ("distilbert", "masked-item")]
+UNKNOWN = {"user_id": "new", "input_ids": [1, 72], "timestamps": [0.0, 1.0], "is_target": [False, True]}
+TARGETS = [*VALID, UNKNOWN]
 VOCABULARY = ItemTokenizer.from_items([f"item {number:02}" for number in range(ROWS - FIRST_ITEM_ID)])
 
 
@@ -262,9 +264,6 @@ class TableScorer:
     def vectors(self, histories: Any) -> Tensor:
         return torch.stack([self.whole[history[0]] for history in histories])
 
-    def scores(self, histories: Any) -> Tensor:
-        return torch.zeros(len(histories), len(self.whole) - FIRST_ITEM_ID)
-
 
 def check_ranks_and_best_items(folder: Path) -> None:
     draw = torch.Generator().manual_seed(2)
@@ -338,7 +337,7 @@ def sharded_trainer(folder: Path, **changes: Any) -> RecTrainer:
         folder, per_device_train_batch_size=2, gradient_accumulation_steps=2, **changes
     )
     return RecTrainer(
-        model, arguments, objective=tiny_objective("masked-item"), data={"train": TRAIN, "valid": VALID}
+        model, arguments, objective=tiny_objective("masked-item"), data={"train": TRAIN, "valid": TARGETS}
     )
 
 

@@ -15,8 +15,8 @@ from recbert.inputs import TargetRows
 from recbert.recommender import Recommender
 from recbert.sharding import item_mesh
 from recbert.tokenizer import FIRST_ITEM_ID
-from tests.sharding_runs import CHECKS, run
-from tests.training_runs import ITEMS, VALID
+from tests.sharding_runs import CHECKS, TARGETS, run
+from tests.training_runs import ITEMS
 from tests.workspace import write_events, write_recipe
 
 
@@ -41,7 +41,7 @@ def test_two_processes(name: str, results: Path) -> None:
 def test_one_process_ranks_the_saved_model_alike(results: Path) -> None:
     recommender = Recommender.from_pretrained(results / "trained")
     assert len(recommender.recommend(ITEMS[:3], k=5)) == 5
-    ranking = rank_targets(recommender.scorer, TargetRows(VALID), batch_size=3)
+    ranking = rank_targets(recommender.scorer, TargetRows(TARGETS), batch_size=3)
     assert np.array_equal(ranking.ranks, np.load(results / "ranks.npy"))
     assert np.array_equal(ranking.top, np.load(results / "top.npy"))
 

@@ -19,14 +19,10 @@ _BLOCK_ROWS = 4096
 
 
 class VectorScorer(Protocol):
-    """Gives hidden states beside scores, as `recbert.backends.TorchScorer` does."""
+    """Gives hidden states, as `recbert.backends.TorchScorer` does."""
 
     def vectors(self, histories: Sequence[TokenIds], /) -> Tensor:
         """Give the hidden states (B, D) of histories with a known item."""
-        ...
-
-    def scores(self, histories: Sequence[TokenIds], /) -> Tensor:
-        """Give the scores (B, num_items) of histories without one."""
         ...
 
 
@@ -71,6 +67,7 @@ def rank_over_shards(
     scorer: VectorScorer,
     table: ItemSlice,
     targets: TargetRows,
+    popularity: TokenIds,
     *,
     filter_seen: bool = True,
     k: int = 20,
@@ -81,9 +78,11 @@ def rank_over_shards(
     All processes take the same batches and share out the items, where `rank_targets` shares out the batches.
 
     Args:
-        scorer: gives hidden states, and the scores of histories without a known item.
+        scorer: gives hidden states.
         table: the items of this process.
         targets: what to predict.
+        popularity: (num_items,) training events of each item, by which histories without a known one are
+            answered.
         filter_seen: exclude every item of the whole history.
         k: length of the lists of best items.
         batch_size: histories scored at once.
@@ -97,12 +96,13 @@ def rank_over_shards(
     ranks = torch.empty(len(targets), dtype=torch.float64)
     top = torch.empty((len(targets), min(k, table.num_items)), dtype=torch.int32)
     for rows in group_by_length(targets.lengths, batch_size):
-        histories = [targets.history(row) for row in rows]
-        known = count_known(histories) > 0
-        for group, rank in ((rows[known], _rank_known), (rows[~known], _rank_unknown)):
-            if len(group):
-                batch, own = [targets.history(row) for row in group], torch.from_numpy(items[group])
-                ranks[group], top[group] = rank(scorer, table, batch, own, filter_seen, k)
+        known = count_known([targets.history(row) for row in rows]) > 0
+        some, others = rows[known], rows[~known]
+        if len(some):
+            histories, own = [targets.history(row) for row in some], torch.from_numpy(items[some])
+            ranks[some], top[some] = _rank_known(scorer, table, histories, own, filter_seen, k)
+        if len(others):
+            ranks[others], top[others] = _rank_unknown(popularity, torch.from_numpy(items[others]), k)
     seen_items: SeenItems = "filtered" if filter_seen else "kept"
     return Ranking(ranks.numpy(), top.numpy(), items, targets.users, table.num_items, seen_items)
 
@@ -126,17 +126,11 @@ def best_items(vectors: Tensor, table: ItemSlice, k: int, seen: Cells | None = N
     return _merge_processes(best, table.group, k)
 
 
-def _rank_unknown(
-    scorer: VectorScorer,
-    table: ItemSlice,
-    histories: Sequence[TokenIds],
-    targets: Tensor,
-    filter_seen: bool,
-    k: int,
-) -> tuple[Tensor, Tensor]:
+def _rank_unknown(popularity: TokenIds, targets: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Give what `_rank_known` gives, of histories without a known item: there is no seen one to filter."""
-    scores = scorer.scores(histories)
-    return rank_scores(scores, targets), top_items(scores, k)
+    scores = torch.from_numpy(popularity).float().unsqueeze(0)  # (1, V_items)
+    ranks = torch.cat([rank_scores(scores, targets[i : i + 1]) for i in range(len(targets))])
+    return ranks, top_items(scores, k).expand(len(targets), -1)
 
 
 def _rank_known(

@@ -190,7 +190,7 @@ class RecTrainer(Trainer):
         else:
             table = self._split.items(self.objective.tokenizer.num_items)
             self.ranking = rank_over_shards(
-                scorer, table, targets, filter_seen=self.filter_seen, k=k, batch_size=size
+                scorer, table, targets, popularity, filter_seen=self.filter_seen, k=k, batch_size=size
             )
         model.train(training)
         metrics = self._metrics(self.ranking, popularity)
