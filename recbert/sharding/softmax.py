@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 from recbert.sharding.exchange import gather_batches, group_of, own_slice, owned_rows, sparse_gradient
 
 _CHUNK_ELEMENTS = 1 << 22
+_LEAST_ROWS = 64  # with fewer the table is read, and its gradient written, more often than it is computed with
 
 
 def sharded_cross_entropy(hidden: Tensor, weight: DTensor, bias: DTensor | None, labels: Tensor) -> Tensor:
@@ -68,15 +69,15 @@ class _ShardedCrossEntropy(torch.autograd.Function):
         weight, bias = ctx.tables
         scales, _ = gather_batches(scale, group_of(weight))  # (M,)
         local, own = own_slice(weight), owned_rows(len(weight), weight.device_mesh)
-        to_states, to_local = torch.zeros_like(states), torch.zeros_like(local)
+        to_states, to_local = torch.zeros_like(states), torch.zeros_like(local, dtype=states.dtype)
         to_bias = None if bias is None else local.new_zeros(len(local))
         for rows, logits in _logits(states, weight, bias):
-            gradient = (logits - totals[rows, None]).exp_()  # (R, V/P) probabilities
+            gradient = logits.sub_(totals[rows, None]).exp_()  # (R, V/P) probabilities
             here, places = _owned(wanted[rows], own)
             gradient[here, places] -= 1
             gradient *= scales[rows, None]
             to_states[rows] = gradient @ local.float()
-            to_local += gradient.T @ states[rows]
+            to_local.addmm_(gradient.T, states[rows])
             if to_bias is not None:
                 to_bias += gradient.sum(0)
         distributed.all_reduce(to_states, group=group_of(weight))
@@ -88,11 +89,11 @@ class _ShardedCrossEntropy(torch.autograd.Function):
 def _logits(states: Tensor, weight: DTensor, bias: DTensor | None) -> Iterator[tuple[slice, Tensor]]:
     """Give the logits of the owned items a few states at a time: which states, (R, V/P) in float32."""
     local = own_slice(weight).float()
-    at_once = max(1, _CHUNK_ELEMENTS // max(1, len(local)))
+    at_once = max(_LEAST_ROWS, _CHUNK_ELEMENTS // max(1, len(local)))
     for start in range(0, len(states), at_once):
         rows = slice(start, start + at_once)
         logits = states[rows] @ local.T
-        yield rows, logits if bias is None else logits + own_slice(bias).float()
+        yield rows, logits if bias is None else logits.add_(own_slice(bias).float())
 
 
 def _owned(labels: Tensor, own: range) -> tuple[Tensor, Tensor]:
