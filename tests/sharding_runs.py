@@ -36,6 +36,7 @@ from recbert.sharding import (
     read_rows,
     read_weights,
     shard_items,
+    softmax,
     tables,
     write_rows,
     write_tables,
@@ -129,6 +130,7 @@ def other_ids(ids: Tensor) -> Tensor:
 
 
 def check_losses_equal_those_of_the_whole_table(folder: Path) -> None:
+    softmax._LEAST_ROWS = softmax._CHUNK_ELEMENTS = 4  # several chunks
     weight, bias = torch.randn(ROWS, WIDTH), torch.randn(ROWS)
     sampled = SampledSoftmax(8, sampler=UniformSampler(ROWS - FIRST_ITEM_ID))
     for loss in (FullSoftmax(), sampled):
