@@ -1,8 +1,9 @@
 """Training: arguments, the trainer, and the checkpoint that an interrupted run goes on from."""
 
 from recbert.training.arguments import RecTrainingArguments
+from recbert.training.provenance import Provenance
 from recbert.training.resuming import is_complete, last_checkpoint, list_checkpoints
-from recbert.training.trainer import Provenance, RecTrainer
+from recbert.training.trainer import RecTrainer
 
 __all__ = [
     "Provenance",
