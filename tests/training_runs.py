@@ -1,10 +1,5 @@
-"""Small training runs that several tests compare; run as a module, the same runs under torchrun.
+"""Small training runs that several tests compare."""
 
-torchrun --nproc_per_node 2 -m tests.training_runs FOLDER
-"""
-
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +35,13 @@ TRAIN = [circle_row(start, 2 + start * 5 % 8) for start in range(10)]
 VALID = [circle_row(start, 4 + start % 3, targets=1 + start % 2) for start in range(7)]
 
 
-def tiny_model(objective: str, *, dropout: float = 0.0, seed: int = 0) -> PreTrainedModel:
-    """One layer, 16 wide, always with the same weights; the masked-item model has an item bias."""
+def tiny_model(
+    objective: str, *, family: str | None = None, dropout: float = 0.0, seed: int = 0
+) -> PreTrainedModel:
+    """One layer, 16 wide, always with the same weights; gpt2 or bert, which has an item bias, by default."""
     set_seed(seed)
-    family = "gpt2" if objective == "next-item" else "bert"
     return build_model(
-        family,
+        family or {"next-item": "gpt2", "masked-item": "bert"}[objective],
         TOKENIZER,
         objective=objective,
         hidden_size=16,
@@ -133,17 +129,3 @@ def global_batch_run(folder: Path, objective: str, processes: int) -> dict[str, 
         "gradients": [entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry],
         "weights": sum(parameter.double().abs().sum().item() for parameter in trainer.model.parameters()),
     }
-
-
-def main(folder: Path) -> None:
-    """Run both objectives in this process group and write the results of the first process."""
-    torch.set_num_threads(1)
-    results = {name: global_batch_run(folder, name, processes=2) for name in OBJECTIVES}
-    if torch.distributed.get_rank() == 0:
-        (folder / "results.json").write_text(json.dumps(results))
-    torch.distributed.barrier()  # a process that leaves early aborts the other
-    torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

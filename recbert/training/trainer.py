@@ -22,6 +22,7 @@ from recbert.models import check_fits, hidden_only, item_table
 from recbert.objectives import MaskedItem, NextItem
 from recbert.training.arguments import RecTrainingArguments
 from recbert.training.direction import check_direction
+from recbert.training.fsdp import cut_model, gathered, share_ties
 from recbert.training.sampler import Order, RowSampler
 
 logger = logging.getLogger(__name__)
@@ -110,6 +111,8 @@ class RecTrainer(Trainer):
             compute_loss_func=self._loss,
             callbacks=list(callbacks),
         )
+        if self.is_fsdp_enabled:
+            cut_model(model, self.accelerator.state.fsdp_plugin)
 
     def compute_loss(
         self,
@@ -176,7 +179,8 @@ class RecTrainer(Trainer):
         scorer = TorchScorer(model, self.objective.input_format, self.popularity)
         targets = cast(TargetRows, dataloader.dataset)
         batch_size = self.args.per_device_eval_batch_size
-        self.ranking = rank_targets(scorer, targets, filter_seen=self.filter_seen, batch_size=batch_size)
+        with gathered(model):
+            self.ranking = rank_targets(scorer, targets, filter_seen=self.filter_seen, batch_size=batch_size)
         model.train(training)
         metrics = self._metrics(self.ranking)
         if targets is self.eval_dataset:
@@ -208,16 +212,20 @@ class RecTrainer(Trainer):
         if _internal_call:
             super().save_model(None if output_dir is None else str(output_dir), _internal_call)
             return
+        # With FSDP all processes have to bring their slices before the first one can write.
+        weights = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
         if self.args.should_save:
             target = output_dir or Path(self.args.output_dir or ".", "model")
             with write_folder(target, marker=INFO_FILE) as draft:
-                self._write_checkpoint(draft)
+                self._write_checkpoint(draft, weights)
         self.accelerator.wait_for_everyone()
 
-    def _write_checkpoint(self, folder: Path) -> None:
-        """Write weights, vocabulary, `recbert.json`, recipe and card into a folder."""
+    def _write_checkpoint(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
+        """Write weights (None: the model's), vocabulary, `recbert.json`, recipe and card into a folder."""
         model = self.accelerator.unwrap_model(self.model)
-        model.save_pretrained(folder)
+        if weights is not None:
+            share_ties(weights, model)
+        model.save_pretrained(folder, state_dict=weights)
         self.objective.tokenizer.save_pretrained(folder)
         base = base_folder(model)
         info = CheckpointInfo(

@@ -1,0 +1,78 @@
+"""FSDP2: every process keeps a slice of the weights, and the whole item table only while a step needs it."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+
+def cut_model(model: nn.Module, plugin: Any) -> None:
+    """Cut the weights of a model into one slice a process, as one group.
+
+    accelerate would cut each layer on its own, and with it the embedding away from the head that shares its
+    rows. The item table is most of a recommender's weights, is needed from the first operation of the forward
+    to the last of the backward, and is multiplied outside of the forward: one group, gathered once a step and
+    whole in between, costs no more and keeps all ties.
+
+    Args:
+        model: the whole model, the same on every process; changed in place.
+        plugin: accelerate's `FullyShardedDataParallelPlugin`; precision and offloading are taken from it.
+
+    Raises:
+        ValueError: FSDP version 1 is asked for, or processes without weights.
+    """
+    if plugin.fsdp_version != 2:
+        raise ValueError(
+            "fsdp_version is 1: the loss needs the item table outside of the model's forward, which only "
+            "FSDP2 offers; set fsdp_version: 2, see recipes/accelerate/fsdp.yaml"
+        )
+    if plugin.cpu_ram_efficient_loading:
+        raise ValueError(
+            "fsdp_cpu_ram_efficient_loading is true: all processes but the first would start without "
+            "weights; set it to false, see recipes/accelerate/fsdp.yaml"
+        )
+    # Nothing changes the hidden states in place, which the warning is about.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view", category=UserWarning)
+    fully_shard(
+        model,
+        reshard_after_forward=False,
+        mp_policy=plugin.mixed_precision_policy or MixedPrecisionPolicy(),
+        offload_policy=plugin.cpu_offload,
+    )
+
+
+@contextmanager
+def gathered(model: nn.Module) -> Iterator[None]:
+    """Inside this block every process has all weights; nothing changes without FSDP2.
+
+    No forward exchanges anything then, so that processes may call the model a different number of times. The
+    weights come in the precision that the model computes in: with bf16, validation figures are those of bf16.
+
+    Args:
+        model: the model under training, outside of its forward and backward.
+    """
+    if not isinstance(model, FSDPModule):
+        yield
+        return
+    model.unshard()
+    try:
+        yield
+    finally:
+        model.reshard()
+
+
+def share_ties(weights: dict[str, Tensor], model: nn.Module) -> None:
+    """Give tied names one tensor again: gathering copies the item table once for each of its names.
+
+    Args:
+        weights: gathered weights by name; changed in place.
+        model: the model that they come from.
+    """
+    first: dict[nn.Parameter, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        kept = first.setdefault(parameter, name)
+        if kept != name and kept in weights:
+            weights[name] = weights[kept]
