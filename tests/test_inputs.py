@@ -1,17 +1,16 @@
 """The inputs room: histories become queries, prepared rows become training rows and targets."""
 
+import datasets
 import numpy as np
 import pytest
 import torch
 
 from recbert.checkpoint import InputFormat
 from recbert.inputs import (
-    FILLER,
     Draw,
     TargetRows,
     TrainRows,
     build_query,
-    count_unknown,
     group_by_length,
     known_items,
     pad_right,
@@ -50,7 +49,6 @@ def test_unknown_items_take_no_place_in_a_query() -> None:
     query = build_query([_ids(69, 70, UNK, 71, UNK, 72, 73, UNK)], NEXT)
     assert query.input_ids.tolist() == [[70, 71, 72, 73]]
     assert known_items(_ids(UNK, 70, 5)).tolist() == [70]
-    assert count_unknown([_ids(UNK, 70), _ids(UNK, UNK)]) == 3
 
 
 @pytest.mark.parametrize("history", [_ids(), _ids(UNK, UNK)])
@@ -72,11 +70,13 @@ def test_training_rows_skip_unknown_items_and_rows_without_a_label() -> None:
     rows = TrainRows(_part(), least=2, seed=7)
     assert len(rows) == 2
     assert (rows.unknown, rows.dropped) == (2, 2)
-    first = rows[Draw(0, 3)]
-    assert first.tokens.tolist() == [69, 70, 71]
-    assert first.is_target.tolist() == [False, True, True]
-    assert first.seed == (7, 3, 0)
-    assert rows[Draw(1, 0)].seed == (7, 0, 1)
+    batch = rows.__getitems__(Draw(_ids(1, 0), 3))
+    assert batch.tokens.tolist() == [71, 70, 69, 70, 71]
+    assert batch.is_target.tolist() == [True, True, False, True, True]
+    assert (batch.lengths.tolist(), batch.rows.tolist()) == ([2, 3], [1, 0])
+    assert (batch.seed, batch.epoch) == (7, 3)
+    latest = batch.last(2)
+    assert (latest.tokens.tolist(), latest.lengths.tolist()) == ([71, 70, 70, 71], [2, 2])
     assert rows.lengths.tolist() == [3, 2]
     assert len(TrainRows(_part(), least=1, seed=7)) == 3
 
@@ -95,8 +95,44 @@ def test_popularity_counts_the_context_of_a_users_first_window() -> None:
     assert TrainRows(prefixes, least=2, seed=0).count_items(4).tolist() == [2, 1, 1, 1]
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_arrow_rows_are_those_of_the_dictionaries(in_memory: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not in_memory:
+        monkeypatch.setattr("recbert.inputs.training._TOKENS_IN_MEMORY", 0)
+    random = np.random.default_rng(0)
+    lengths = random.integers(1, 9, 60)
+    part = [
+        {
+            "user_id": f"user {number // 2}",
+            "input_ids": random.choice([UNK, *range(69, 80)], length).tolist(),
+            "is_target": (random.random(length) < 0.7).tolist(),
+        }
+        for number, length in enumerate(lengths)
+    ]
+    plain = TrainRows(part, least=2, seed=0)
+    pieces = [datasets.Dataset.from_list(part[start : start + 7]) for start in range(0, 60, 7)]
+    whole = datasets.concatenate_datasets(pieces)
+    order = random.permutation(60)
+    for source in (whole, whole.select(order).select(np.argsort(order)), whole.data.table.slice(0)):
+        rows = TrainRows(source, least=2, seed=0)
+        assert (len(rows), rows.unknown, rows.dropped) == (len(plain), plain.unknown, plain.dropped)
+        assert rows.count_items(12).tolist() == plain.count_items(12).tolist()
+        draw = Draw(random.permutation(len(plain)), 0)
+        for ours, expected in zip(rows.__getitems__(draw), plain.__getitems__(draw), strict=True):
+            np.testing.assert_array_equal(ours, expected)
+
+
+def test_training_part_without_a_column_is_refused() -> None:
+    part = datasets.Dataset.from_list(_part()).remove_columns("is_target")
+    with pytest.raises(ValueError, match="no column 'is_target'"):
+        TrainRows(part, least=2, seed=0)
+    part = datasets.Dataset.from_list([{"input_ids": [69, None], "is_target": [True, True]}])
+    with pytest.raises(ValueError, match="missing input_ids"):
+        TrainRows(part, least=2, seed=0)
+
+
 def test_filler_has_tokens_and_no_target() -> None:
-    filler = TrainRows(_part(), least=2, seed=0)[Draw(FILLER, 1)]
+    filler = TrainRows(_part(), least=2, seed=0).__getitems__(Draw(_ids(), 1))
     assert filler.tokens.tolist() == [69, 69]
     assert not filler.is_target.any()
 

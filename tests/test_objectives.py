@@ -1,5 +1,7 @@
 """The objectives room: what is predicted, and that the label-only loss is the model's own."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 import pytest
@@ -8,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BertForMaskedLM, GPT2LMHeadModel, PreTrainedModel
 
-from recbert.inputs import FILLER, Draw, TrainRow, TrainRows
+from recbert.inputs import Draw, TrainBatch, TrainRows, pack
 from recbert.models import hidden_only, item_table
 from recbert.objectives import MaskedItem, NextItem
 from recbert.sequences import build_sequences
@@ -18,17 +20,21 @@ from recbert.tokenizer import ItemTokenizer
 MASK = 2
 
 
-def _row(*tokens: int, targets: str = "", seed: tuple[int, int, int] = (0, 0, 0)) -> TrainRow:
-    """A training row; targets says by x or . which events are targets, all of them by default."""
-    is_target = np.array([mark == "x" for mark in targets or "x" * len(tokens)])
-    return TrainRow(np.array(tokens, dtype=np.int64), is_target, seed)
+def _rows(*rows: tuple[tuple[int, ...], str], numbers: Sequence[int] | None = None) -> TrainBatch:
+    """A batch; a row is its tokens and, by x or ., which of them are targets ("" for all)."""
+    marks = [mark == "x" for tokens, targets in rows for mark in targets or "x" * len(tokens)]
+    return TrainBatch(
+        tokens=np.array([token for tokens, _ in rows for token in tokens], dtype=np.int64),
+        is_target=np.array(marks, dtype=np.bool_),
+        lengths=np.array([len(tokens) for tokens, _ in rows]),
+        rows=np.arange(len(rows)) if numbers is None else np.array(numbers),
+        seed=0,
+        epoch=0,
+    )
 
 
-ROWS = [
-    _row(69, 70, 71, 72, 73, 70),
-    _row(73, 69, 72, targets="..x", seed=(0, 0, 1)),
-    _row(71, 70, 69, 71, targets=".x.x", seed=(0, 0, 2)),
-]
+PARTS = [((69, 70, 71, 72, 73, 70), ""), ((73, 69, 72), "..x"), ((71, 70, 69, 71), ".x.x")]
+ROWS = _rows(*PARTS)
 
 
 def _label_only_loss(
@@ -52,20 +58,13 @@ def _gradients(model: PreTrainedModel, loss: Tensor) -> dict[str, Tensor]:
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("name", ["next-item", "masked-item"])
 def test_label_only_loss_is_dense_cross_entropy(
     name: str,
-    fused: bool,
     tokenizer: ItemTokenizer,
     tiny_gpt2: GPT2LMHeadModel,
     tiny_bert: BertForMaskedLM,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if not fused:
-        monkeypatch.delattr(functional, "linear_cross_entropy", raising=False)
-    elif not hasattr(functional, "linear_cross_entropy"):
-        pytest.skip("this torch has no linear_cross_entropy")
     model = tiny_gpt2 if name == "next-item" else tiny_bert
     if isinstance(model, BertForMaskedLM):
         torch.nn.init.normal_(item_table(model)[1])
@@ -87,7 +86,10 @@ def test_batch_composition_and_padding_do_not_change_the_loss(
     objective = NextItem(tokenizer, 16) if name == "next-item" else MaskedItem(tokenizer, 16)
     with torch.no_grad():
         together = _label_only_loss(model, objective, objective.collate(ROWS))
-        alone = [_label_only_loss(model, objective, objective.collate([row])) for row in ROWS]
+        alone = [
+            _label_only_loss(model, objective, objective.collate(_rows(part, numbers=[number])))
+            for number, part in enumerate(PARTS)
+        ]
     assert sum(alone).item() == pytest.approx(together.item(), abs=1e-4)
 
 
@@ -96,7 +98,7 @@ def test_filler_adds_nothing(objective_class: type[NextItem | MaskedItem], token
     objective = objective_class(tokenizer, 16)
     part = [{"input_ids": [69, 70, 71], "is_target": [True] * 3}]
     rows = TrainRows(part, least=objective.least_events, seed=0)
-    batch = objective.collate([rows[Draw(FILLER, 0)]] * 2)
+    batch = objective.collate(rows.__getitems__(Draw(np.zeros(0, np.int64), 0)))
     assert (batch["labels"] == -100).all()
     assert batch["attention_mask"].bool().all()
     hidden = torch.randn(*batch["input_ids"].shape, 4, requires_grad=True)
@@ -119,7 +121,7 @@ def test_bfloat16_hidden_states_meet_a_full_precision_table(tokenizer: ItemToken
 
 
 def test_next_item_labels_stand_one_place_later(tokenizer: ItemTokenizer) -> None:
-    batch = NextItem(tokenizer, 3).collate([ROWS[0], ROWS[1]])
+    batch = NextItem(tokenizer, 3).collate(_rows(*PARTS[:2]))
     assert batch["input_ids"].tolist() == [[71, 72, 73], [73, 69, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch["labels"].tolist() == [[-100, 72, 73, 70], [-100, -100, 72, -100]]
@@ -127,12 +129,12 @@ def test_next_item_labels_stand_one_place_later(tokenizer: ItemTokenizer) -> Non
 
 def test_masked_events_are_the_labels(tokenizer: ItemTokenizer) -> None:
     objective = MaskedItem(tokenizer, 16, mask_rate=0.5)
-    rows = [_row(69, 70, 71, 72, 73, 70, targets="..xxxx", seed=(0, 0, index)) for index in range(200)]
+    rows = _rows(*[((69, 70, 71, 72, 73, 70), "..xxxx")] * 200)
     batch = objective.collate(rows)
     masked = batch["labels"] != -100  # (200, 6)
     assert masked.any(1).all()
     assert (batch["input_ids"][masked] == MASK).all()
-    original = torch.from_numpy(np.stack([row.tokens for row in rows]))
+    original = torch.from_numpy(rows.tokens.reshape(200, 6))
     assert torch.equal(torch.where(masked, batch["labels"], batch["input_ids"]), original)
     assert not masked[:, :2].any()
     # A tenth of the rows masks the last event alone; the others each event with probability 0.5.
@@ -141,7 +143,7 @@ def test_masked_events_are_the_labels(tokenizer: ItemTokenizer) -> None:
 
 def test_row_of_a_low_mask_rate_still_has_a_label(tokenizer: ItemTokenizer) -> None:
     objective = MaskedItem(tokenizer, 4, mask_rate=1e-9, last_item_share=0.0)
-    rows = [_row(69, 70, 71, 72, 73, seed=(0, 0, index)) for index in range(50)]
+    rows = _rows(*[((69, 70, 71, 72, 73), "")] * 50)
     masked = objective.collate(rows)["labels"] != -100  # (50, 4): the first event is cut off
     assert masked.sum(1).tolist() == [1] * 50
     assert masked.any(0).all()
@@ -153,8 +155,8 @@ def test_last_item_share_masks_the_last_target(tokenizer: ItemTokenizer) -> None
 
 
 def test_rows_whose_targets_are_cut_off_have_no_label(tokenizer: ItemTokenizer) -> None:
-    row = _row(69, 70, 71, 72, 73, targets="xx...")
-    assert (MaskedItem(tokenizer, 3).collate([row])["labels"] == -100).all()
+    row = _rows(((69, 70, 71, 72, 73), "xx..."))
+    assert (MaskedItem(tokenizer, 3).collate(row)["labels"] == -100).all()
 
 
 def test_masks_depend_on_seed_epoch_and_row_only(tokenizer: ItemTokenizer) -> None:
@@ -167,7 +169,7 @@ def test_masks_depend_on_seed_epoch_and_row_only(tokenizer: ItemTokenizer) -> No
 
     def mask(row: int, epoch: int, seed: int = 3, beside: tuple[int, ...] = ()) -> list[bool]:
         source = rows if seed == 3 else TrainRows(part, least=1, seed=seed)
-        batch = objective.collate([source[Draw(number, epoch)] for number in (row, *beside)])
+        batch = objective.collate(source.__getitems__(Draw(np.array([row, *beside]), epoch)))
         return (batch["labels"][0, : 20 + row] != -100).tolist()
 
     assert mask(1, 0) == mask(1, 0, beside=(3, 0)) == mask(1, 0, beside=(2,))
@@ -191,12 +193,26 @@ def test_masked_item_refuses_rates_out_of_range(
         MaskedItem(tokenizer, **values)  # type: ignore[arg-type]  # wrong on purpose
 
 
+def test_packed_rows_have_the_loss_of_padded_ones(
+    tokenizer: ItemTokenizer, tiny_gpt2: GPT2LMHeadModel
+) -> None:
+    objective = NextItem(tokenizer, 16)
+    padded = objective.collate(ROWS)
+    packed = pack(padded)
+    assert packed["input_ids"].shape == packed["position_ids"].shape == (1, 10)
+    with torch.no_grad(), hidden_only(tiny_gpt2):
+        hidden = tiny_gpt2(
+            input_ids=packed["input_ids"], position_ids=packed["position_ids"], use_cache=False
+        ).logits
+    loss = objective.loss(hidden, *item_table(tiny_gpt2), packed["labels"])
+    assert loss.item() == pytest.approx(_label_only_loss(tiny_gpt2, objective, padded).item(), rel=1e-5)
+
+
 def test_later_events_do_not_move_earlier_predictions(
     tokenizer: ItemTokenizer, tiny_gpt2: GPT2LMHeadModel
 ) -> None:
     objective = NextItem(tokenizer, 16)
-    rows = [_row(69, 70, 71, 72, 73), _row(69, 70, 71, 69, 70)]
-    batch = objective.collate(rows)
+    batch = objective.collate(_rows(((69, 70, 71, 72, 73), ""), ((69, 70, 71, 69, 70), "")))
     with torch.no_grad(), hidden_only(tiny_gpt2):
         hidden = tiny_gpt2(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     torch.testing.assert_close(hidden[0, :3], hidden[1, :3])
@@ -217,7 +233,7 @@ def test_no_future_event_reaches_a_training_window(
     allowed = [set(tokenizer.encode(part["item_id"])) for _, part in early.group_by("user_id")]
     assert len(rows) > 0
     for index in range(len(rows)):
-        batch = objective.collate([rows[Draw(index, 0)]])
+        batch = objective.collate(rows.__getitems__(Draw(np.array([index]), 0)))
         seen = [*batch["input_ids"].flatten().tolist(), *batch["labels"].flatten().tolist()]
         events_in = {token for token in seen if token >= 69}
         assert any(events_in <= history for history in allowed)

@@ -114,11 +114,6 @@ def test_only_the_global_batch_counts(
     assert_same_weights(folder / "batch" / objective, tmp_path / "whole")
 
 
-# accelerate's shards do not hand the epoch on once batches are skipped: the rest comes in another order.
-NOT_TOLD = pytest.mark.xfail(strict=False, reason="the sampler is not told the epoch of a run that goes on")
-
-
-@NOT_TOLD
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_two_processes_resume_as_if_uninterrupted(objective: str, two: tuple[Path, dict[str, Any]]) -> None:
     assert two[1][f"resumed {objective}"]
@@ -156,7 +151,6 @@ def test_fsdp_gives_the_losses_and_the_checkpoint_of_one_process(
     check_fsdp(objective, family, folder / "fsdp" / family, results[f"fsdp {family}"], tmp_path)
 
 
-@NOT_TOLD
 def test_fsdp_resumes_as_if_uninterrupted(two: tuple[Path, dict[str, Any]]) -> None:
     assert two[1]["fsdp resumed"]
 

@@ -1,14 +1,13 @@
 """Masked-item prediction: hidden events are guessed from both sides."""
 
-from collections.abc import Sequence
-
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from recbert.checkpoint import InputFormat
-from recbert.inputs import TrainRow, pad_right
-from recbert.objectives.losses import full_softmax, labelled
+from recbert.inputs import TrainBatch, lay_out, present_places
+from recbert.objectives.losses import FullSoftmax, SampledSoftmax, labelled
 from recbert.tokenizer import MASK_ID, PAD_ID, ItemTokenizer
 
 
@@ -26,6 +25,8 @@ class MaskedItem:
         max_length: positions that the model sees at most, the appended `[MASK]` counted in.
         mask_rate: probability of masking an event, in (0, 1).
         last_item_share: share of rows that mask only the last event, in [0, 1].
+        loss: `FullSoftmax`, which None stands for, or `SampledSoftmax` for catalogues of hundreds of
+            thousands of items.
 
     Raises:
         ValueError: a rate outside its range.
@@ -40,6 +41,7 @@ class MaskedItem:
         *,
         mask_rate: float = 0.2,
         last_item_share: float = 0.1,
+        loss: FullSoftmax | SampledSoftmax | None = None,
     ) -> None:
         if not 0 < mask_rate < 1:
             raise ValueError(f"mask_rate is {mask_rate}: it must be above 0 and below 1")
@@ -49,42 +51,47 @@ class MaskedItem:
         self.input_format = InputFormat("masked-item", max_length)
         self.mask_rate = mask_rate
         self.last_item_share = last_item_share
+        self._loss = loss or FullSoftmax()
 
-    def collate(self, rows: Sequence[TrainRow]) -> dict[str, Tensor]:
-        """Lay rows out as model input with labels.
+    def collate(self, batch: TrainBatch) -> dict[str, Tensor]:
+        """Lay sequences out as model input with labels.
 
-        The masks of a row depend on its seed alone, not on the batch or the number of processes.
+        The masks of a row depend on its number, the seed and the epoch alone, not on the batch or the number
+        of processes.
 
         Args:
-            rows: B training sequences.
+            batch: B training sequences.
 
         Returns:
             `input_ids`, `attention_mask` and `labels`, each (B, L) int64; labels are -100 where nothing is
             masked.
         """
-        keep = self.input_format.max_length
-        pairs = [(row.tokens[-keep:], self._mask(row)[-keep:]) for row in rows]
-        input_ids, attention_mask = pad_right(
-            [np.where(mask, MASK_ID, tokens) for tokens, mask in pairs], PAD_ID
-        )
-        labels, _ = pad_right([np.where(mask, tokens, -100) for tokens, mask in pairs], -100)
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+        batch = batch.last(self.input_format.max_length)
+        tokens = lay_out(batch.tokens, batch.lengths, PAD_ID)  # (B, L)
+        mask = self._mask(batch)
+        return {
+            "input_ids": torch.from_numpy(np.where(mask, MASK_ID, tokens)),
+            "attention_mask": torch.from_numpy(present_places(batch.lengths).astype(np.int64)),
+            "labels": torch.from_numpy(np.where(mask, tokens, -100)),
+        }
 
-    def _mask(self, row: TrainRow) -> NDArray[np.bool_]:
-        """Choose the events of a row to mask, (L,): at least one of the targets that the model will see."""
-        random = np.random.default_rng(row.seed)
-        last_only = random.random() < self.last_item_share
-        draws = random.random(len(row.tokens))
-        mask = np.zeros(len(draws), dtype=np.bool_)
-        places = np.flatnonzero(row.is_target)
-        places = places[places >= len(draws) - self.input_format.max_length]
-        if len(places) == 0:
-            return mask
-        mask[places] = draws[places] < self.mask_rate
-        if last_only:
-            mask[places[:-1]], mask[places[-1]] = False, True
-        elif not mask.any():
-            mask[places[draws[places].argmin()]] = True
+    def _mask(self, batch: TrainBatch) -> NDArray[np.bool_]:
+        """Choose the events to mask, (B, L): at least one of the targets of each row that has any."""
+        is_target = lay_out(batch.is_target, batch.lengths, False)
+        # Counted from the end, so that cutting a row off at its start leaves its masks as they are; 0 is the
+        # draw of the row itself.
+        places = batch.lengths[:, None] - np.arange(is_target.shape[1] + 1)
+        places[:, -1] = 0
+        draws = _uniform(batch, places)  # (B, L + 1)
+        last_only = draws[:, -1] < self.last_item_share
+        draws = np.where(is_target, draws[:, :-1], np.inf)
+        mask = draws < self.mask_rate
+        rows = np.arange(len(mask))
+        last = is_target.shape[1] - 1 - is_target[:, ::-1].argmax(1)
+        chosen = np.where(last_only, last, draws.argmin(1))
+        single = (last_only | ~mask.any(1)) & is_target.any(1)
+        mask[single] = False
+        mask[rows[single], chosen[single]] = True
         return mask
 
     def loss(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
@@ -100,4 +107,24 @@ class MaskedItem:
             A scalar, in nats.
         """
         hidden, labels = labelled(hidden, labels)
-        return full_softmax(hidden, weight, bias, labels)
+        return self._loss(hidden, weight, bias, labels)
+
+
+def _uniform(batch: TrainBatch, places: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Draw from [0, 1) for places (B, P) of the rows of a batch, by hashing instead of a stream of numbers.
+
+    A number depends on seed, epoch, row and place alone, and all are made at once.
+    """
+    with np.errstate(over="ignore"):  # unsigned arithmetic is meant to wrap around
+        key = _scramble(_scramble(np.array([batch.seed], dtype=np.uint64)) + np.uint64(batch.epoch))
+        keys = _scramble(key + batch.rows.astype(np.uint64))
+        bits = _scramble(keys[:, None] + places.astype(np.uint64))
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _scramble(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Hash 64-bit numbers: one step of SplitMix64 (Steele, Lea and Flood, "Fast splittable PRNGs", 2014)."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

@@ -1,13 +1,12 @@
 """Next-item prediction: every position predicts the event after it."""
 
-from collections.abc import Sequence
-
 import numpy as np
+import torch
 from torch import Tensor
 
 from recbert.checkpoint import InputFormat
-from recbert.inputs import TrainRow, pad_right
-from recbert.objectives.losses import full_softmax, labelled
+from recbert.inputs import TrainBatch, lay_out, present_places
+from recbert.objectives.losses import FullSoftmax, SampledSoftmax, labelled
 from recbert.tokenizer import PAD_ID, ItemTokenizer
 
 
@@ -23,34 +22,43 @@ class NextItem:
     Args:
         tokenizer: the vocabulary; it is saved with the model.
         max_length: positions that the model sees at most.
+        loss: `FullSoftmax`, which None stands for, or `SampledSoftmax` for catalogues of hundreds of
+            thousands of items.
     """
 
     least_events = 2
 
-    def __init__(self, tokenizer: ItemTokenizer, max_length: int = 200) -> None:
+    def __init__(
+        self,
+        tokenizer: ItemTokenizer,
+        max_length: int = 200,
+        *,
+        loss: FullSoftmax | SampledSoftmax | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.input_format = InputFormat("next-item", max_length)
+        self._loss = loss or FullSoftmax()
 
-    def collate(self, rows: Sequence[TrainRow]) -> dict[str, Tensor]:
-        """Lay rows out as model input with labels.
+    def collate(self, batch: TrainBatch) -> dict[str, Tensor]:
+        """Lay sequences out as model input with labels.
 
         Args:
-            rows: B training sequences.
+            batch: B training sequences.
 
         Returns:
             `input_ids` and `attention_mask` (B, L) int64; `labels` (B, L + 1) int64 with -100 where there is
             no label. The label of position i stands at i + 1 and column 0 has none: this is how the Trainer
             counts labels for causal models.
         """
-        keep = self.input_format.max_length + 1
-        tokens = [row.tokens[-keep:] for row in rows]
-        labels = [np.where(row.is_target, row.tokens, -100)[-keep:] for row in rows]
-        labels = [np.append(-100, label[1:]) for label in labels]
-        input_ids, attention_mask = pad_right([row[:-1] for row in tokens], PAD_ID)
+        batch = batch.last(self.input_format.max_length + 1)
+        tokens = lay_out(batch.tokens, batch.lengths, PAD_ID)  # (B, L + 1)
+        is_input = present_places(batch.lengths)[:, 1:]  # a position is an input when an event follows
+        labels = np.where(lay_out(batch.is_target, batch.lengths, False), tokens, -100)
+        labels[:, 0] = -100
         return {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "labels": pad_right(labels, -100)[0],
+            "input_ids": torch.from_numpy(np.where(is_input, tokens[:, :-1], PAD_ID)),
+            "attention_mask": torch.from_numpy(is_input.astype(np.int64)),
+            "labels": torch.from_numpy(labels),
         }
 
     def loss(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
@@ -66,4 +74,4 @@ class NextItem:
             A scalar, in nats.
         """
         hidden, labels = labelled(hidden, labels[:, 1:])
-        return full_softmax(hidden, weight, bias, labels)
+        return self._loss(hidden, weight, bias, labels)

@@ -134,11 +134,15 @@ class ObjectiveConfig:
         name: the objective.
         mask_rate: `masked-item`: probability of masking an event.
         last_item_share: `masked-item`: share of rows that mask only the last event.
+        loss: softmax over the `full` catalogue, or a `sampled` one for hundreds of thousands of items.
+        negatives: `sampled`: items drawn for each batch.
     """
 
     name: Literal["next-item", "masked-item"] = "next-item"
     mask_rate: float = 0.2
     last_item_share: float = 0.1
+    loss: Literal["full", "sampled"] = "full"
+    negatives: int = 256
 
 
 @dataclasses.dataclass

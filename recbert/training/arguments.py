@@ -7,7 +7,7 @@ from transformers import TrainingArguments
 
 @dataclass
 class RecTrainingArguments(TrainingArguments):
-    """`transformers.TrainingArguments` with other defaults and one more field.
+    """`transformers.TrainingArguments` with other defaults and three more fields.
 
     Every name, type and meaning is transformers'. Validation NDCG@10 over the full catalogue, measured after
     every epoch, chooses the best epoch and stops training; batches hold sequences of similar length;
@@ -16,6 +16,11 @@ class RecTrainingArguments(TrainingArguments):
     Attributes:
         early_stopping_patience: evaluations without a better `metric_for_best_model` after which training
             stops; 0 trains to the end.
+        max_tokens_per_batch: padded events in the batch of one process at most (rows times the longest row),
+            beside `per_device_train_batch_size` rows; 0 for no limit. Long histories then come in smaller
+            batches, short ones in larger.
+        packing: put the rows of a next-item batch one after another, unpadded. Needs variable-length flash
+            attention and bf16 on a GPU; elsewhere batches are grouped by length as always.
     """
 
     per_device_train_batch_size: int = 128
@@ -37,6 +42,8 @@ class RecTrainingArguments(TrainingArguments):
     ddp_find_unused_parameters: bool | None = False
     report_to: None | str | list[str] = "tensorboard"
     early_stopping_patience: int = field(default=5)
+    max_tokens_per_batch: int = field(default=0)
+    packing: bool = field(default=False)
 
     def __post_init__(self) -> None:
         """Refuse what recbert does in another way."""
@@ -46,6 +53,8 @@ class RecTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"early_stopping_patience is {self.early_stopping_patience}: it must be 0 or more"
             )
+        if self.max_tokens_per_batch < 0:
+            raise ValueError(f"max_tokens_per_batch is {self.max_tokens_per_batch}: it must be 0 or more")
         if self.train_sampling_strategy not in ("group_by_length", "random", "sequential"):
             raise ValueError(
                 f"train_sampling_strategy is {self.train_sampling_strategy!r}: it must be 'group_by_length', "

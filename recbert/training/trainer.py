@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy
 
 from recbert.adapters import base_folder, base_name
@@ -17,13 +17,15 @@ from recbert.backends import TorchScorer
 from recbert.checkpoint import INFO_FILE, CheckpointInfo, hash_base, write_folder, write_info, write_text
 from recbert.checkpoint.card import build_model_card
 from recbert.evaluation import Ranking, RankingMetrics, describe_protocol, parse_metric, rank_targets
-from recbert.inputs import Draw, TargetRows, TokenIds, TrainRows
+from recbert.inputs import TargetRows, TokenIds, TrainRows
 from recbert.models import check_fits, hidden_only, item_table
 from recbert.objectives import MaskedItem, NextItem
 from recbert.training.arguments import RecTrainingArguments
 from recbert.training.direction import check_direction
 from recbert.training.fsdp import cut_model, gathered, share_ties
-from recbert.training.sampler import Order, RowSampler
+from recbert.training.loading import build_loader, open_training
+from recbert.training.packing import prepare_packing
+from recbert.training.stream import TrainStream
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,8 @@ class RecTrainer(Trainer):
     ranking: Ranking | None
     _validated: Ranking | None
     _validation: dict[int, dict[str, float]]
-    popularity: TokenIds
+    _packed: bool
+    _caches: bool
 
     def __init__(
         self,
@@ -86,7 +89,7 @@ class RecTrainer(Trainer):
     ) -> None:
         check_fits(model, objective.tokenizer, objective.input_format.max_length)
         check_direction(model, objective)
-        rows = _read_rows(data["train"], objective, _data_seed(args))
+        rows = open_training(data["train"], objective, args)
         targets = TargetRows(data["valid"]) if "valid" in data else None
         if not targets:
             logger.warning("there is no validation part: training runs to the end and keeps the last epoch")
@@ -99,13 +102,14 @@ class RecTrainer(Trainer):
         self.objective = objective
         self.provenance = provenance
         self.filter_seen = filter_seen
-        self.popularity = rows.count_items(objective.tokenizer.num_items)
+        self._caches = bool(getattr(model.config, "use_cache", False))
+        self._packed = prepare_packing(model, objective, args)
         self.ranking = self._validated = None
         self._validation = {}
         super().__init__(
             model=model,
             args=args,
-            data_collator=objective.collate,
+            data_collator=cast(Any, objective.collate),
             train_dataset=rows,
             eval_dataset=targets or None,
             compute_loss_func=self._loss,
@@ -113,6 +117,12 @@ class RecTrainer(Trainer):
         )
         if self.is_fsdp_enabled:
             cut_model(model, self.accelerator.state.fsdp_plugin)
+
+    @property
+    def popularity(self) -> TokenIds:
+        """Give the training events of each item, (V_items,); of a stream those read so far."""
+        rows = cast("TrainRows | TrainStream", self.train_dataset)
+        return rows.count_items(self.objective.tokenizer.num_items)
 
     def compute_loss(
         self,
@@ -122,6 +132,8 @@ class RecTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Give the loss of a batch; the model stops in front of its item matrix."""
+        if self.objective.input_format.objective == "next-item" and self._caches:
+            inputs = {**inputs, "use_cache": False}  # training reads keys and values once
         with hidden_only(self.accelerator.unwrap_model(model)):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
@@ -135,18 +147,10 @@ class RecTrainer(Trainer):
         mean: Tensor = total / (count * max(1, self.args.n_gpu))
         return mean
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[Draw]:
-        """Give the rows in an order that does not depend on the number of processes, see `RowSampler`."""
-        rows = cast(TrainRows, self.train_dataset if train_dataset is None else train_dataset)
-        micro_step = self.args.train_batch_size * self.args.world_size
-        shared = self.args.world_size > 1 and not self.args.dataloader_drop_last
-        return RowSampler(
-            rows.lengths,
-            micro_step * self.args.gradient_accumulation_steps,
-            _data_seed(self.args),
-            order=cast(Order, self.args.train_sampling_strategy),
-            multiple=micro_step if shared else 1,
-        )
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
+        """Give this process's batches, the same for any number of processes; see `BatchPlan`."""
+        rows = cast("TrainRows | TrainStream", self.train_dataset)
+        return build_loader(rows, self.objective, cast(RecTrainingArguments, self.args), self._packed)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader[Any]:
         """Give the targets of a part; `rank_targets` batches them and shares them out without padding."""
@@ -265,26 +269,3 @@ class RecTrainer(Trainer):
             for name in ("hit@10", "ndcg@10"):
                 figures[f"{name}_low"], figures[f"{name}_high"] = metrics.bootstrap(self._validated, name)
         return figures
-
-
-def _read_rows(part: Any, objective: NextItem | MaskedItem, seed: int) -> TrainRows:
-    """Read the training part and say what cannot be learnt from."""
-    rows = TrainRows(part, least=objective.least_events, seed=seed)
-    if len(rows) == 0:
-        raise ValueError(
-            f"no training sequence has {objective.least_events} or more known events, which the objective "
-            "needs: loosen the cleaning or the split, or give more events"
-        )
-    if rows.dropped or rows.unknown:
-        logger.warning(
-            "%d training sequences are too short to learn from; %d events of items outside the vocabulary "
-            "are skipped",
-            rows.dropped,
-            rows.unknown,
-        )
-    return rows
-
-
-def _data_seed(args: TrainingArguments) -> int:
-    """Give the seed of order and masks."""
-    return args.seed if args.data_seed is None else args.data_seed

@@ -1,0 +1,138 @@
+"""The rows of a prepared part as flat arrays: views of memory-mapped Arrow columns, nothing copied."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recbert.inputs.padding import TokenIds
+
+_ROWS_IN_BLOCK = 1 << 14
+
+
+class Block(NamedTuple):
+    """Consecutive rows of a part.
+
+    Attributes:
+        bounds: (n + 1,) int64, where each row begins among the tokens.
+        tokens: (T,) token ids of any integer type.
+        marks: bytes whose bits, the lowest first, say which tokens are targets.
+        shift: the bit of the first token in `marks`.
+        is_first: (n,) bool, the row is the first one of its user.
+    """
+
+    bounds: TokenIds
+    tokens: NDArray[Any]
+    marks: NDArray[np.uint8]
+    shift: int
+    is_first: NDArray[np.bool_]
+
+    def targets(self, places: TokenIds) -> NDArray[np.bool_]:
+        """Say which of some tokens are targets.
+
+        Args:
+            places: (T,) places among the block's tokens.
+        """
+        bits = places + self.shift
+        found: NDArray[np.bool_] = (self.marks[bits >> 3] >> (bits & 7).astype(np.uint8) & 1).astype(np.bool_)
+        return found
+
+
+def read_blocks(part: Any) -> Iterator[Block]:
+    """Give the rows of a part in its order.
+
+    Args:
+        part: a `datasets.Dataset`, a pyarrow Table, or dictionaries with `input_ids`, `is_target` and, for
+            windows that overlap, `user_id`.
+
+    Raises:
+        ValueError: a column is absent or has missing values.
+    """
+    if getattr(part, "_indices", None) is not None:  # a selection or another order of a `datasets.Dataset`
+        part = part.flatten_indices()
+    table = getattr(part, "data", part)
+    if not hasattr(table, "to_batches"):
+        yield from _plain_block(part)
+        return
+    for name in ("input_ids", "is_target"):
+        if name not in table.column_names:
+            raise ValueError(f"the training part has no column '{name}': make it with build_sequences")
+    user = None
+    for batch in table.to_batches(max_chunksize=_ROWS_IN_BLOCK):
+        if not len(batch):
+            continue
+        block, user = _arrow_block(batch, user)
+        yield block
+
+
+def merge_blocks(blocks: list[Block]) -> Block:
+    """Copy blocks into one, so that a batch is gathered without a loop over blocks.
+
+    Args:
+        blocks: one or more.
+    """
+    sizes = np.array([len(block.tokens) for block in blocks])
+    shifts = np.cumsum(sizes) - sizes
+    bounds = [block.bounds[:-1] + shift for block, shift in zip(blocks, shifts, strict=True)]
+    marks = [block.targets(np.arange(len(block.tokens))) for block in blocks]
+    return Block(
+        np.append(np.concatenate(bounds), sizes.sum()),
+        np.concatenate([block.tokens for block in blocks]),
+        np.packbits(np.concatenate(marks), bitorder="little"),
+        0,
+        np.concatenate([block.is_first for block in blocks]),
+    )
+
+
+def _arrow_block(batch: Any, user: Any) -> tuple[Block, Any]:
+    """Give the rows of one Arrow record batch, and the user of the last one."""
+    ids, marks = batch.column("input_ids"), batch.column("is_target")
+    bounds = ids.offsets.to_numpy().astype(np.int64)
+    first = int(bounds[0])
+    tokens = ids.values.slice(first, int(bounds[-1]) - first)
+    flags = marks.values.slice(marks.offsets[0].as_py(), marks.offsets[-1].as_py() - marks.offsets[0].as_py())
+    if ids.null_count or marks.null_count or tokens.null_count or flags.null_count:
+        raise ValueError("the training part has missing input_ids or is_target: make it with build_sequences")
+    if len(flags) != len(tokens):
+        raise ValueError("input_ids and is_target have different lengths: make them with build_sequences")
+    bits = flags.buffers()[1]
+    is_first = np.ones(len(batch), dtype=np.bool_)
+    if "user_id" in batch.schema.names:
+        users = batch.column("user_id")
+        codes = users.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+        is_first[1:] = codes[1:] != codes[:-1]
+        is_first[0] = users[0].as_py() != user
+        user = users[-1].as_py()
+    else:
+        is_first[:] = False
+    empty = np.zeros(1, dtype=np.uint8)
+    block = Block(
+        bounds - first,
+        tokens.to_numpy(zero_copy_only=False),
+        empty if bits is None else np.frombuffer(bits, dtype=np.uint8),
+        flags.offset,
+        is_first,
+    )
+    return block, user
+
+
+def _plain_block(part: Iterable[dict[str, Any]]) -> Iterator[Block]:
+    """Give the rows of dictionaries as one block."""
+    rows = list(part)
+    if not rows:
+        return
+    tokens = [np.asarray(row["input_ids"], dtype=np.int64) for row in rows]
+    marks = [np.asarray(row["is_target"], dtype=np.bool_) for row in rows]
+    users = [cast("str | None", row.get("user_id")) for row in rows]
+    bounds = np.cumsum([0, *(len(row) for row in tokens)])
+    is_first = [
+        user is not None and user != before for user, before in zip(users, [None, *users], strict=False)
+    ]
+    yield Block(
+        bounds.astype(np.int64),
+        np.concatenate(tokens),
+        np.packbits(np.concatenate(marks), bitorder="little"),
+        0,
+        np.array(is_first, dtype=np.bool_),
+    )

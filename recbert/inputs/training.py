@@ -1,0 +1,175 @@
+"""Training rows: read from a prepared part, drawn in batches."""
+
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from recbert.inputs.blocks import Block, merge_blocks, read_blocks
+from recbert.inputs.padding import TokenIds, ranges
+from recbert.tokenizer import FIRST_ITEM_ID
+
+_TOKENS_IN_MEMORY = 1 << 28
+"""Parts up to this size, about a gigabyte, are copied into memory; larger ones stay memory-mapped."""
+
+
+class Draw(NamedTuple):
+    """The rows of one batch, as a sampler asks for them.
+
+    The epoch travels with the row numbers, so that it reaches every process and every loader worker.
+
+    Attributes:
+        rows: (B,) row numbers; none asks for a row without a label, which only keeps pace with the other
+            processes.
+        epoch: counted from 0.
+    """
+
+    rows: TokenIds
+    epoch: int
+
+
+class TrainBatch(NamedTuple):
+    """Training sequences, one after another.
+
+    Attributes:
+        tokens: (T,) token ids, the earliest event of each sequence first.
+        is_target: (T,) bool, the events that may be predicted.
+        lengths: (B,) events of each sequence.
+        rows: (B,) row numbers.
+        seed: with the epoch and a row's number it decides what is drawn for that row: not the batch, and not
+            the number of processes.
+        epoch: counted from 0.
+    """
+
+    tokens: TokenIds
+    is_target: NDArray[np.bool_]
+    lengths: TokenIds
+    rows: TokenIds
+    seed: int
+    epoch: int
+
+    def last(self, most: int) -> Self:
+        """Cut each sequence to its latest events.
+
+        Args:
+            most: events that stay at most.
+        """
+        if self.lengths.max(initial=0) <= most:
+            return self
+        kept = np.minimum(self.lengths, most)
+        places = ranges(np.cumsum(self.lengths) - kept, kept)
+        return self._replace(tokens=self.tokens[places], is_target=self.is_target[places], lengths=kept)
+
+
+class TrainRows(torch.utils.data.Dataset[TrainBatch]):
+    """The training part, read in batches.
+
+    Large parts stay on disk (memory-mapped Arrow); what is held for each row are four numbers. Events whose
+    item the vocabulary does not have are left out, as they are in a query, and counted in `unknown`. Rows of
+    fewer than `least` known events have nothing to learn from and are counted in `dropped`; their events
+    still count as popularity.
+
+    Args:
+        part: rows with `input_ids`, `is_target` and, for windows that overlap, `user_id`: a
+            `datasets.Dataset`, a pyarrow Table or a list of dictionaries.
+        least: known events that a row needs.
+        seed: decides, with epoch and row number, what is drawn for a row.
+
+    Raises:
+        ValueError: a column is absent or has missing values.
+    """
+
+    def __init__(self, part: Any, *, least: int, seed: int) -> None:
+        self._least, self._seed = least, seed
+        self.unknown = 0
+        self.dropped = 0
+        self._counts = np.zeros(0, dtype=np.int64)
+        blocks = list(read_blocks(part))
+        if len(blocks) > 1 and sum(len(block.tokens) for block in blocks) <= _TOKENS_IN_MEMORY:
+            blocks = [merge_blocks(blocks)]
+        self._blocks = blocks
+        found = [self._scan(number, block) for number, block in enumerate(blocks)]
+        none = np.zeros((4, 0), dtype=np.int64)
+        places = np.concatenate([none, *found], axis=1)
+        self._block, self._start = places[0].astype(np.int32), places[1]
+        self._length, self._known = places[2].astype(np.int32), places[3].astype(np.int32)
+
+    def _scan(self, number: int, block: Block) -> NDArray[np.int64]:
+        """Count a block's events; list block, start, length and known events of usable rows, (4, n)."""
+        starts, lengths = block.bounds[:-1], np.diff(block.bounds)
+        is_known = block.tokens >= FIRST_ITEM_ID
+        is_target = block.targets(np.arange(len(block.tokens)))
+        before = np.concatenate([[0], np.cumsum(is_known)])
+        known = before[block.bounds[1:]] - before[starts]
+        self.unknown += int((~is_known).sum())
+        # The place of each event among the known ones of its row, from 1.
+        place = before[1:] - np.repeat(before[starts], lengths)
+        labels = np.concatenate([[0], np.cumsum(is_known & is_target & (place >= self._least))])
+        usable = (known >= self._least) & (labels[block.bounds[1:]] > labels[starts])
+        self.dropped += int((~usable).sum())
+        # A later window of a user repeats events as context; the first one has nothing to repeat.
+        counted = is_known & (is_target | np.repeat(block.is_first, lengths))
+        self._count(block.tokens[counted].astype(np.int64) - FIRST_ITEM_ID)
+        rows = np.flatnonzero(usable)
+        return np.stack([np.full(len(rows), number), starts[rows], lengths[rows], known[rows]])
+
+    def _count(self, items: TokenIds) -> None:
+        """Add events to the counts of their items."""
+        counts = np.bincount(items, minlength=len(self._counts))
+        counts[: len(self._counts)] += self._counts
+        self._counts = counts
+
+    def __len__(self) -> int:
+        """Give the number of rows."""
+        return len(self._start)
+
+    def __getitems__(self, draw: Draw) -> TrainBatch:
+        """Give the rows of one batch as they are used in one epoch.
+
+        A DataLoader whose batch sampler yields a `Draw` asks for a whole batch at once.
+        """
+        if len(draw.rows) == 0:
+            # A real item, since attention over padding alone is undefined.
+            tokens = np.full(self._least, FIRST_ITEM_ID)
+            one = np.array([self._least])
+            return TrainBatch(tokens, tokens < 0, one, np.zeros(1, np.int64), self._seed, draw.epoch)
+        tokens, is_target, lengths = self._gather(draw.rows)
+        known = tokens >= FIRST_ITEM_ID
+        if not known.all():
+            tokens, is_target, lengths = tokens[known], is_target[known], self._known[draw.rows]
+        return TrainBatch(tokens, is_target, lengths.astype(np.int64), draw.rows, self._seed, draw.epoch)
+
+    def _gather(self, rows: TokenIds) -> tuple[TokenIds, NDArray[np.bool_], NDArray[np.int32]]:
+        """Give tokens (T,), targets (T,) and lengths (B,) of rows as they are stored."""
+        lengths, starts, owners = self._length[rows], self._start[rows], self._block[rows]
+        ends = np.cumsum(lengths)
+        tokens = np.empty(ends[-1], dtype=np.int64)
+        is_target = np.empty(ends[-1], dtype=np.bool_)
+        for number in np.unique(owners):
+            own = np.flatnonzero(owners == number)
+            block = self._blocks[number]
+            source = ranges(starts[own], lengths[own])
+            goal = ranges(ends[own] - lengths[own], lengths[own])
+            tokens[goal] = block.tokens[source]
+            is_target[goal] = block.targets(source)
+        return tokens, is_target, lengths
+
+    def count_items(self, num_items: int) -> TokenIds:
+        """Count the events of each item; an event that several windows share counts once.
+
+        Args:
+            num_items: items in the vocabulary.
+
+        Returns:
+            (V_items,) counts in the order of the item tokens.
+        """
+        counts = np.zeros(max(num_items, len(self._counts)), dtype=np.int64)
+        counts[: len(self._counts)] = self._counts
+        return counts
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """Give the known events of each row, (N,)."""
+        lengths: NDArray[np.int32] = self._known
+        return lengths
