@@ -1,6 +1,8 @@
 """How scores are computed: the hidden state at the last position against the item matrix, in chunks."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,11 +10,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from recbert.checkpoint import InputFormat
-from recbert.inputs import TokenIds, build_query, known_items
+from recbert.inputs import TokenIds, build_query, count_known, group_by_length
 from recbert.models import hidden_only, item_table
 from recbert.tokenizer import FIRST_ITEM_ID
 
 CHUNK_ROWS = 4096
+
+_ROWS_OF_FORWARD = 256
+"""Histories that go through the model at once: more gain nothing and fill up to longer ones."""
 
 
 class TorchScorer:
@@ -33,6 +38,8 @@ class TorchScorer:
     ) -> None:
         self.model = model
         self.input_format = input_format
+        is_causal = input_format.objective == "next-item"
+        self._caches = is_causal and bool(getattr(model.config, "use_cache", False))
         counts = torch.from_numpy(np.asarray(popularity, dtype=np.float32))  # (V_items,)
         self._popularity = counts / counts.sum().clamp(min=1)
 
@@ -46,12 +53,28 @@ class TorchScorer:
         Returns:
             (B, D) in fp32, on the model's device.
         """
+        if len(histories) <= _ROWS_OF_FORWARD:
+            return self._forward(histories)
+        lengths = np.fromiter(map(len, histories), dtype=np.int64, count=len(histories))
+        groups = group_by_length(lengths, _ROWS_OF_FORWARD)
+        parts = torch.cat([self._forward([histories[row] for row in rows]) for rows in groups])
+        vectors = torch.empty_like(parts)
+        vectors[torch.from_numpy(np.concatenate(groups)).to(parts.device)] = parts
+        return vectors
+
+    def _forward(self, histories: Sequence[TokenIds]) -> Tensor:
+        """Give the hidden states (B, D) of one padded batch."""
         query = build_query(histories, self.input_format)
         device = self.model.device
+        inputs: dict[str, Any] = {"input_ids": query.input_ids.to(device)}
+        if query.attention_mask is not None:
+            inputs["attention_mask"] = query.attention_mask.to(device)
+        if self._caches:
+            inputs["use_cache"] = False  # keys and values are read once
         with hidden_only(self.model):
-            hidden: Tensor = self.model(
-                input_ids=query.input_ids.to(device), attention_mask=query.attention_mask.to(device)
-            ).logits  # (B, L, D)
+            hidden: Tensor = self.model(**inputs).logits  # (B, L, D)
+        if query.attention_mask is None:
+            return hidden[:, -1].float()
         return hidden[torch.arange(len(hidden), device=device), query.last.to(device)].float()
 
     @torch.no_grad()
@@ -66,7 +89,6 @@ class TorchScorer:
         items = slice(FIRST_ITEM_ID, FIRST_ITEM_ID + len(self._popularity))
         return weight[items].float(), None if bias is None else bias[items].float()
 
-    @torch.no_grad()
     def scores(self, histories: Sequence[TokenIds]) -> Tensor:
         """Score all items; a history without a known item gets the items' shares of the training events.
 
@@ -76,28 +98,60 @@ class TorchScorer:
         Returns:
             (B, V_items) fp32 on the CPU, column j for the token id `FIRST_ITEM_ID + j`.
         """
-        known = [index for index, history in enumerate(histories) if len(known_items(history))]
-        scores = self._popularity.repeat(len(histories), 1)  # (B, V_items)
-        if known:
-            weight, bias = self.item_vectors()
-            logits = multiply_in_chunks(self.vectors([histories[index] for index in known]), weight)
-            scores[known] = (logits if bias is None else logits + bias).cpu()
-        return scores
+        blocks = [block.cpu().clone() for block in self.score_blocks(histories)]
+        return torch.cat(blocks) if blocks else torch.empty(0, len(self._popularity))
+
+    @torch.no_grad()
+    def score_blocks(self, histories: Sequence[TokenIds]) -> Iterator[Tensor]:
+        """Give the scores of a few histories at a time, so that they are used while in the cache.
+
+        Args:
+            histories: B arrays of token ids, the earliest event first.
+
+        Yields:
+            (b, V_items) fp32 on the model's device, the next b rows of `scores`. Change it as you like: the
+            next block takes its place.
+        """
+        known = count_known(histories) > 0
+        weight, bias = self.item_vectors()
+        vectors = self.vectors(list(itertools.compress(histories, known))) if known.any() else weight[:0]
+        chunks = _chunks(weight)
+        size = _rows_at_once(weight)
+        products = weight.new_empty(min(size, len(vectors)), len(chunks) * CHUNK_ROWS)
+        answered = 0
+        for start in range(0, len(histories), size):
+            here = torch.from_numpy(known[start : start + size])
+            found = int(here.sum())
+            _multiply(vectors[answered : answered + found], chunks, products[:found])
+            answered += found
+            scores = products[:found, : len(weight)]
+            if bias is not None:
+                scores += bias
+            if found < len(here):
+                mixed = self._popularity.to(scores.device).repeat(len(here), 1)
+                mixed[here.to(scores.device)] = scores
+                scores = mixed
+            yield scores
 
 
-def multiply_in_chunks(vectors: Tensor, weight: Tensor) -> Tensor:
-    """Multiply by the item matrix in blocks of one shape, so that a longer matrix changes no earlier column.
+def _rows_at_once(weight: Tensor) -> int:
+    """Give how many rows of scores are computed at once: on a CPU those that its caches hold."""
+    on_cpu = weight.device.type == "cpu"
+    most, cells = (64, 1 << 26) if on_cpu else (4096, 1 << 28)
+    return max(1, min(most, cells // max(1, len(weight))))
 
-    Args:
-        vectors: (B, D).
-        weight: (V, D).
 
-    Returns:
-        (B, V).
+def _chunks(weight: Tensor) -> list[Tensor]:
+    """Cut the item matrix (V, D) into blocks of one shape, so that a longer matrix changes no earlier score.
+
+    The last one is filled up with zeros.
     """
-    blocks = []
-    for start in range(0, len(weight), CHUNK_ROWS):
-        block = weight[start : start + CHUNK_ROWS]
-        filled = torch.nn.functional.pad(block, (0, 0, 0, CHUNK_ROWS - len(block)))
-        blocks.append((vectors @ filled.T)[:, : len(block)])
-    return torch.cat(blocks, 1)
+    chunks = list(torch.split(weight, CHUNK_ROWS))
+    chunks[-1] = torch.nn.functional.pad(chunks[-1], (0, 0, 0, CHUNK_ROWS - len(chunks[-1])))
+    return chunks
+
+
+def _multiply(vectors: Tensor, chunks: Sequence[Tensor], products: Tensor) -> None:
+    """Fill `products` with the products of vectors (B, D) and all chunks of the item matrix."""
+    for number, chunk in enumerate(chunks):
+        torch.mm(vectors, chunk.T, out=products[:, number * CHUNK_ROWS : (number + 1) * CHUNK_ROWS])

@@ -15,8 +15,8 @@ import recbert.recurrent  # noqa: F401  # registers the recurrent models with th
 from recbert.adapters import adapter_base, load_adapter
 from recbert.backends import TorchScorer
 from recbert.checkpoint import CheckpointInfo, find_file, hash_base, read_info
-from recbert.evaluation import top_items
-from recbert.inputs import TokenIds, known_items
+from recbert.evaluation import seen_cells, top_items
+from recbert.inputs import TokenIds, count_known
 from recbert.models import check_fits
 from recbert.tokenizer import FIRST_ITEM_ID, ItemTokenizer
 
@@ -94,6 +94,7 @@ class Recommender:
             raise ValueError(f"device is {str(device)!r}, which this machine cannot use: {error}") from error
         return cls(model, tokenizer, info, titles)
 
+    @torch.inference_mode()
     def recommend(
         self,
         history: History | Sequence[History],
@@ -130,12 +131,16 @@ class Recommender:
             raise ValueError(f"k is {k}: it must be at least 1")
         batch = _as_batch(history)
         tokens = self._encode(batch, strict)
-        scores = self.scorer.scores(tokens)  # (B, V_items)
-        scores[:, ~self._allowed(candidates, exclude)] = -torch.inf
-        if self.info.filter_seen if filter_seen is None else filter_seen:
-            for row, items in enumerate(tokens):
-                scores[row, torch.from_numpy(known_items(items) - FIRST_ITEM_ID)] = -torch.inf
-        answers = self._best(scores, k)
+        barred = self._barred(candidates, exclude)
+        hides_seen = self.info.filter_seen if filter_seen is None else filter_seen
+        answers: list[list[Recommendation]] = []
+        for scores in self.scorer.score_blocks(tokens):  # (b, V_items)
+            if barred is not None:
+                scores[:, barred.to(scores.device)] = -torch.inf
+            if hides_seen:
+                rows, items = seen_cells(tokens[len(answers) : len(answers) + len(scores)])
+                scores[rows.to(scores.device), items.to(scores.device)] = -torch.inf
+            answers.extend(self._best(scores, k))
         return answers if batch is history else answers[0]
 
     def encode(self, histories: Sequence[History]) -> Tensor:
@@ -162,10 +167,9 @@ class Recommender:
 
     def _encode(self, batch: Sequence[History], strict: bool) -> list[TokenIds]:
         """Turn item ids into token ids; what is unknown is reported once for the batch."""
-        unknown = [self.unknown_items(items) for items in batch]
-        lost = [
-            list(items) for items, missing in zip(batch, unknown, strict=True) if len(missing) == len(items)
-        ]
+        tokens = [np.asarray(self.tokenizer.encode(items), dtype=np.int64) for items in batch]
+        known = count_known(tokens).tolist()
+        lost = [list(items) for items, count in zip(batch, known, strict=True) if not count]
         if lost and strict:
             raise ValueError(
                 f"the history {lost[0][:5]} has no item that the checkpoint knows: check that these are item "
@@ -178,10 +182,11 @@ class Recommender:
                 len(batch),
                 lost[0][:5],
             )
-        skipped = {item for missing in unknown for item in missing}
+        incomplete = (items for items, count in zip(batch, known, strict=True) if count < len(items))
+        skipped = {item for items in incomplete for item in self.unknown_items(items)}
         if skipped:
             logger.warning("%d unknown items are skipped, for example %s", len(skipped), sorted(skipped)[:5])
-        return [np.asarray(self.tokenizer.encode(items), dtype=np.int64) for items in batch]
+        return tokens
 
     def _columns(self, items: Iterable[str]) -> list[int]:
         """Give the score columns of item ids; unknown ones are reported and have none."""
@@ -192,22 +197,26 @@ class Recommender:
             logger.warning("%d items are not in the catalogue, for example %s", len(unknown), unknown[:5])
         return [token - FIRST_ITEM_ID for token in self.tokenizer.encode(items) if token >= FIRST_ITEM_ID]
 
-    def _allowed(self, candidates: Iterable[str] | None, exclude: Iterable[str]) -> Tensor:
-        """Mark the items that may be recommended, (V_items,) bool."""
-        allowed = torch.full((self.tokenizer.num_items,), candidates is None)
+    def _barred(self, candidates: Iterable[str] | None, exclude: Iterable[str]) -> Tensor | None:
+        """Mark the items that may not be recommended, (V_items,) bool; None where all of them may be."""
+        columns = self._columns(exclude)
+        if candidates is None and not columns and not len(self._denied):
+            return None
+        barred = torch.full((self.tokenizer.num_items,), candidates is not None)
         if candidates is not None:
-            allowed[self._columns(candidates)] = True
-        allowed[self._columns(exclude)] = False
-        allowed[self._denied] = False
-        return allowed
+            barred[self._columns(candidates)] = False
+        barred[columns] = True
+        barred[self._denied] = True
+        return barred
 
     def _best(self, scores: Tensor, k: int) -> list[list[Recommendation]]:
         """Give the k best items of each row of scores (B, V_items); -inf is never recommended."""
         top = top_items(scores, k)  # (B, K)
+        values = scores.gather(1, top.clamp(min=0).to(scores.device, torch.int64))
         item_ids = self.tokenizer.item_ids
         return [
-            [(item_ids[column], float(row[column])) for column in columns if column >= 0]
-            for columns, row in zip(top.tolist(), scores, strict=True)
+            [(item_ids[column], value) for column, value in zip(columns, row, strict=True) if column >= 0]
+            for columns, row in zip(top.tolist(), values.tolist(), strict=True)
         ]
 
 

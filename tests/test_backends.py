@@ -6,7 +6,7 @@ import torch
 from transformers import BertForMaskedLM, GPT2LMHeadModel, PreTrainedModel
 
 from recbert import backends
-from recbert.backends import TorchScorer, multiply_in_chunks
+from recbert.backends import TorchScorer
 from recbert.checkpoint import InputFormat
 from recbert.models import build_model
 from recbert.tokenizer import FIRST_ITEM_ID, ItemTokenizer
@@ -93,11 +93,28 @@ def test_growth_leaves_old_scores_bit_identical(
 
 
 def test_second_growth_over_a_chunk_border_leaves_scores_bit_identical() -> None:
-    vectors, weight = torch.randn(7, 16), torch.randn(9_001, 16)
-    whole = multiply_in_chunks(vectors, weight)
+    items = [str(number) for number in range(9_001)]
+    tokenizer = ItemTokenizer.from_items(items)
+    model = build_model("gpt2", tokenizer, objective="next-item", hidden_size=16, num_hidden_layers=1).eval()
+    whole = _scorer(model, "next-item", [1] * 9_001).scores(HISTORIES)
     for size in (1, 4_095, 4_096, 4_097, 8_192, 9_000):
-        assert torch.equal(multiply_in_chunks(vectors, weight[:size]), whole[:, :size])
-    torch.testing.assert_close(whole, vectors @ weight.T, rtol=1e-5, atol=1e-5)
+        part = _scorer(model, "next-item", [1] * size).scores(HISTORIES)
+        assert torch.equal(part, whole[:, :size])
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_blocks_of_rows_are_the_rows_of_all_scores(
+    monkeypatch: pytest.MonkeyPatch, tiny_bert: BertForMaskedLM, rows: int
+) -> None:
+    torch.nn.init.normal_(tiny_bert.get_output_embeddings().bias)
+    scorer = _scorer(tiny_bert, "masked-item")
+    histories = [*HISTORIES, np.array([1, 1]), *HISTORIES[::-1], np.array([], dtype=np.int64)]
+    whole = scorer.scores(histories)
+    monkeypatch.setattr(backends, "_rows_at_once", lambda weight: rows)
+    monkeypatch.setattr(backends, "_ROWS_OF_FORWARD", 2)
+    found = [block.clone() for block in scorer.score_blocks(histories)]
+    assert max(map(len, found)) <= rows
+    torch.testing.assert_close(torch.cat(found), whole)
 
 
 def test_permuted_ids_permute_the_scores(tiny_gpt2: GPT2LMHeadModel) -> None:

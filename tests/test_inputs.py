@@ -3,7 +3,6 @@
 import datasets
 import numpy as np
 import pytest
-import torch
 
 from recbert.checkpoint import InputFormat
 from recbert.inputs import (
@@ -13,7 +12,6 @@ from recbert.inputs import (
     build_query,
     group_by_length,
     known_items,
-    pad_right,
 )
 
 NEXT, MASKED = InputFormat("next-item", 4), InputFormat("masked-item", 4)
@@ -24,18 +22,12 @@ def _ids(*tokens: int) -> np.ndarray:
     return np.array(tokens, dtype=np.int64)
 
 
-def test_rows_are_padded_on_the_right() -> None:
-    values, mask = pad_right([_ids(70, 71), _ids(), _ids(72)], -100)
-    assert values.tolist() == [[70, 71], [-100, -100], [72, -100]]
-    assert mask.tolist() == [[1, 1], [0, 0], [1, 0]]
-    assert values.dtype == mask.dtype == torch.int64
-    assert pad_right([], 0)[0].shape == (0, 0)
-
-
 def test_query_of_a_next_item_model_ends_with_the_latest_event() -> None:
     query = build_query([_ids(69, 70, 71, 72, 73), _ids(70)], NEXT)
     assert query.input_ids.tolist() == [[70, 71, 72, 73], [70, 0, 0, 0]]
+    assert query.attention_mask is not None
     assert query.attention_mask.tolist() == [[1, 1, 1, 1], [1, 0, 0, 0]]
+    assert build_query([_ids(69, 70), _ids(71, 72)], NEXT).attention_mask is None
     assert query.last.tolist() == [3, 0]
 
 

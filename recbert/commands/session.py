@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from recbert.objectives import FullSoftmax, MaskedItem, NextItem, SampledSoftmax, UniformSampler
+from recbert.objectives import MaskedItem, NextItem, SampledSoftmax, UniformSampler
 from recbert.recipe import Recipe, replace_sections
 from recbert.sequences import read_prepared
 from recbert.tokenizer import ItemTokenizer
@@ -54,10 +54,9 @@ def objective_of(recipe: Recipe, tokenizer: ItemTokenizer) -> NextItem | MaskedI
         tokenizer: the vocabulary of its data.
     """
     length = recipe.sequences.max_length
-    loss: FullSoftmax | SampledSoftmax = FullSoftmax()
+    loss = None
     if recipe.objective.loss == "sampled":
-        sampler = UniformSampler(tokenizer.num_items)
-        loss = SampledSoftmax(recipe.objective.negatives, sampler=sampler)
+        loss = SampledSoftmax(recipe.objective.negatives, sampler=UniformSampler(tokenizer.num_items))
     if recipe.objective.name == "next-item":
         return NextItem(tokenizer, length, loss=loss)
     return MaskedItem(

@@ -5,10 +5,11 @@ nor `datasets`.
 """
 
 from recbert.evaluation.intervals import Comparison, bootstrap_mean, compare_means
+from recbert.evaluation.lists import top_items
 from recbert.evaluation.metrics import popularity_buckets
 from recbert.evaluation.ranking import Ranking, Scorer
 from recbert.evaluation.ranking_metrics import RankingMetrics, parse_metric
-from recbert.evaluation.ranks import exclude_items, rank_scores, rank_targets, top_items
+from recbert.evaluation.ranks import exclude_items, rank_scores, rank_targets, seen_cells
 from recbert.evaluation.table import build_bucket_table, build_table, describe_protocol
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "popularity_buckets",
     "rank_scores",
     "rank_targets",
+    "seen_cells",
     "top_items",
 ]

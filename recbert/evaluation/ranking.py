@@ -1,8 +1,8 @@
 """What an evaluation leaves behind: the rank of every target and the items recommended instead."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Literal, Protocol, Self
+from collections.abc import Iterator, Sequence
+from typing import Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +24,15 @@ class Scorer(Protocol):
             (B, num_items) fp32; column j is the item with token id `FIRST_ITEM_ID + j`. Special tokens have
             no column. Higher is better, -inf is never recommended.
         """
+        ...
+
+
+@runtime_checkable
+class BlockScorer(Scorer, Protocol):
+    """A scorer that can also give its scores a few rows at a time, so that they are ranked in the cache."""
+
+    def score_blocks(self, histories: Sequence[NDArray[np.int64]], /) -> Iterator[torch.Tensor]:
+        """Yield the rows of `scores` in order, (b, num_items) each; the caller may change what it got."""
         ...
 
 

@@ -1,19 +1,22 @@
 """The rank of each target among all items of the catalogue."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from recbert.evaluation.gathering import gather_rows, process_place
-from recbert.evaluation.ranking import Ranking, Scorer, SeenItems
-from recbert.inputs import Target, TargetRows, group_by_length, known_items
+from recbert.evaluation.lists import tile_maxima, top_items
+from recbert.evaluation.ranking import BlockScorer, Ranking, Scorer, SeenItems
+from recbert.inputs import TargetRows, TokenIds, group_by_length
 from recbert.tokenizer import FIRST_ITEM_ID
 
 Cells = tuple[Tensor, Tensor]
+
+_ROWS_AT_ONCE = 64
+"""Rows of a score matrix that are ranked together: few enough for the processor's cache."""
 
 
 def exclude_items(scores: Tensor, seen: Cells, *, keep: Tensor | None = None) -> Tensor:
@@ -67,47 +70,35 @@ def rank_scores(
             f"targets hold item {int(targets.max())} but scores have {scores.shape[1]} columns: rank with "
             "the vocabulary that the targets were encoded with"
         )
-    if bool(torch.isnan(scores).any()):
+    _refuse_nan(scores.amax(1) if scores.numel() else scores)
+    return _rank(scores, targets)
+
+
+def _refuse_nan(values: Tensor) -> None:
+    if bool(torch.isnan(values).any()):
         raise ValueError("scores hold NaN, which has no rank: the training diverged, lower the learning rate")
+
+
+def _rank(scores: Tensor, targets: Tensor) -> Tensor:
+    """Give the mid-ranks (B,) of targets (B,) in scores (B, V) without NaN."""
     own = scores.gather(1, targets.clamp(min=0).unsqueeze(1))  # (B, 1)
-    higher = (scores > own).sum(1).cpu().double()
-    equal = (scores == own).sum(1).cpu().double() - 1
-    misses = (targets < 0) | torch.isneginf(own.squeeze(1))
-    return (1 + higher + equal / 2).masked_fill(misses.cpu(), torch.inf)
+    higher, equal = _count(scores, own)
+    misses = ((targets < 0) | torch.isneginf(own.squeeze(1))).cpu()
+    return (1 + higher + (equal - 1) / 2).masked_fill(misses, torch.inf)
 
 
-def top_items(scores: Tensor, k: int) -> Tensor:
-    """List the best items of each row; of items with equal scores the one with the lower index comes first.
-
-    Args:
-        scores: (B, V) scores of the items, -inf for those that may not be recommended.
-        k: items wanted.
-
-    Returns:
-        (B, min(k, V)) int32 item indices on the CPU, best first, -1 where no candidate was left.
-    """
-    k = min(k, scores.shape[1])
-    if k == 0:
-        return torch.empty((len(scores), 0), dtype=torch.int32)
-    values, items = scores.float().topk(k, dim=1)
-    bound = values[:, -1:]
-    # topk picks arbitrarily among items that tie with the last one, so rows with such ties are picked again.
-    unsure = ((scores >= bound).sum(1) > k) & ~torch.isneginf(bound.squeeze(1))
-    if bool(unsure.any()):
-        items[unsure] = _first_of_ties(scores[unsure], bound[unsure], k)
-        values = scores.gather(1, items)
-    items, order = torch.sort(items, dim=1)
-    values, order = torch.sort(values.gather(1, order), dim=1, descending=True, stable=True)
-    return items.gather(1, order).masked_fill(torch.isneginf(values), -1).int().cpu()
-
-
-def _first_of_ties(scores: Tensor, bound: Tensor, k: int) -> Tensor:
-    """Pick the k items of each row at or above its bound, those at the bound by item index."""
-    higher = scores > bound
-    tied = scores == bound
-    wanted = k - higher.sum(1, keepdim=True)
-    picked = higher | (tied & (tied.cumsum(1) <= wanted))
-    return picked.nonzero()[:, 1].view(-1, k)
+def _count(scores: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Count the scores (B, V) above and at each row's own one (B, 1), (B,) float64 on the CPU."""
+    if scores.device.type != "cpu":
+        higher, reached = (scores > own).sum(1), (scores >= own).sum(1)
+        return higher.double().cpu(), (reached - higher).double().cpu()
+    # NumPy compares floats to bytes, and counts them, several times faster than PyTorch does on a CPU.
+    values, bounds = scores.numpy(), own.numpy()
+    counts = [
+        np.fromiter((np.count_nonzero(row) for row in marks), dtype=np.float64, count=len(values))
+        for marks in (values > bounds, values == bounds)
+    ]
+    return torch.from_numpy(counts[0]), torch.from_numpy(counts[1])
 
 
 @torch.no_grad()
@@ -117,7 +108,7 @@ def rank_targets(
     *,
     filter_seen: bool = True,
     allow_repeats: bool = False,
-    k: int = 100,
+    k: int = 20,
     batch_size: int = 256,
     progress: bool = False,
 ) -> Ranking:
@@ -145,50 +136,78 @@ def rank_targets(
     if len(targets) == 0:
         raise ValueError("targets is empty: the part has no event marked is_target; choose another split")
     batches = group_by_length(targets.lengths, batch_size)
+    items = item_indices(targets.token_ids)
     place, processes = process_place()
     rounds = -(-len(batches) // processes)
     results = []
     for turn in tqdm(range(rounds), desc="Ranking", disable=not progress or place > 0):
         number = turn * processes + place
         rows = batches[min(number, len(batches) - 1)]
-        batch = [targets[int(row)] for row in rows]
-        scores = scorer.scores([target.history for target in batch])
-        # A turn beyond the last batch only keeps pace with the other processes.
-        kept = slice(None) if number < len(batches) else slice(0)
-        found = _rank_batch(scores, batch, filter_seen, allow_repeats, k)
-        results.append([part[kept] for part in (torch.from_numpy(rows), *found)])
+        histories = [targets.history(row) for row in rows]
+        seen = histories if filter_seen else None
+        for start, scores in _blocks(scorer, histories):
+            few = slice(start, start + len(scores))
+            own = torch.from_numpy(items[rows[few]])
+            found = _rank_block(scores, own, seen and seen[few], allow_repeats, k)
+            # A turn beyond the last batch only keeps pace with the other processes.
+            kept = slice(None) if number < len(batches) else slice(0)
+            results.append([part[kept] for part in (torch.from_numpy(rows[few]), *found)])
     numbers, ranks, top = (torch.cat(parts) for parts in zip(*results, strict=True))
     most = rounds * batch_size
     seen_items: SeenItems = "filtered" if filter_seen else "kept"
     return Ranking(
         ranks=gather_rows(ranks, numbers, len(targets), most).numpy(),
         top=gather_rows(top, numbers, len(targets), most).numpy(),
-        targets=_item_indices(targets),
-        users=[target.user for target in targets],
+        targets=items,
+        users=targets.users,
         num_items=scores.shape[1],
         seen_items="filtered unless they are the target" if filter_seen and allow_repeats else seen_items,
     )
 
 
-def _rank_batch(
-    scores: Tensor, batch: Sequence[Target], filter_seen: bool, allow_repeats: bool, k: int
+def _blocks(scorer: Scorer, histories: Sequence[TokenIds]) -> Iterator[tuple[int, Tensor]]:
+    """Give the number of the first row of each block of scores, and the block, which may be changed."""
+    if isinstance(scorer, BlockScorer):
+        blocks = scorer.score_blocks(histories)
+    else:
+        blocks = (part.float().clone() for part in torch.split(scorer.scores(histories), _ROWS_AT_ONCE))
+    start = 0
+    for block in blocks:
+        yield start, block
+        start += len(block)
+
+
+def _rank_block(
+    scores: Tensor, targets: Tensor, seen: Sequence[TokenIds] | None, allow_repeats: bool, k: int
 ) -> tuple[Tensor, Tensor]:
-    """Give the ranks (B,) and the best items (B, K) of one batch of scores (B, V)."""
-    targets = torch.from_numpy(_item_indices(batch))
-    if filter_seen:
-        seen = _seen_cells([target.history for target in batch])
-        scores = exclude_items(scores, seen, keep=targets if allow_repeats else None)
-    return rank_scores(scores, targets), top_items(scores, k)
+    """Give the ranks (B,) and the best items (B, K) of scores (B, V), which are changed."""
+    if seen is not None:
+        rows, items = seen_cells(seen, keep=targets if allow_repeats else None)
+        scores[rows.to(scores.device), items.to(scores.device)] = -torch.inf
+    maxima = tile_maxima(scores) if scores.device.type == "cpu" else None
+    _refuse_nan(scores.amax(1) if maxima is None else torch.from_numpy(maxima))
+    return _rank(scores, targets.to(scores.device)), top_items(scores, k, maxima)
 
 
-def _seen_cells(histories: Sequence[NDArray[np.int64]]) -> Cells:
-    """Give row numbers and item indices of everything that the histories hold and the vocabulary knows."""
-    items = [known_items(history) - FIRST_ITEM_ID for history in histories]
-    rows = np.repeat(np.arange(len(items)), [len(row) for row in items])
-    return torch.from_numpy(rows), torch.from_numpy(np.concatenate(items))
+def seen_cells(histories: Sequence[TokenIds], *, keep: Tensor | None = None) -> Cells:
+    """Give row numbers and item indices of everything that the histories hold and the vocabulary knows.
+
+    Args:
+        histories: B arrays of token ids.
+        keep: (B,) item index that is left out in its row, -1 for none.
+
+    Returns:
+        (S,) and (S,) int64.
+    """
+    lengths = np.fromiter(map(len, histories), dtype=np.int64, count=len(histories))
+    rows = np.repeat(np.arange(len(histories)), lengths)
+    items = np.concatenate(histories, dtype=np.int64) - FIRST_ITEM_ID
+    wanted = items >= 0
+    if keep is not None:
+        wanted &= items != keep.numpy()[rows]
+    return torch.from_numpy(rows[wanted]), torch.from_numpy(items[wanted])
 
 
-def _item_indices(targets: TargetRows | Sequence[Target]) -> NDArray[np.int64]:
-    """Give the item index of each target, -1 for those that the vocabulary does not have."""
-    tokens = np.fromiter((target.token_id for target in targets), dtype=np.int64, count=len(targets))
-    return np.where(tokens >= FIRST_ITEM_ID, tokens - FIRST_ITEM_ID, -1)
+def item_indices(token_ids: TokenIds) -> TokenIds:
+    """Give the item index of each token id, -1 for those that are no item."""
+    return np.where(token_ids >= FIRST_ITEM_ID, token_ids - FIRST_ITEM_ID, -1)

@@ -4,10 +4,10 @@ The one place that knows padding, anchoring and [MASK].
 """
 
 from recbert.inputs.packing import pack
-from recbert.inputs.padding import TokenIds, lay_out, pad_right, present_places
-from recbert.inputs.query import Query, build_query, known_items
+from recbert.inputs.padding import TokenIds, lay_out, present_places
+from recbert.inputs.query import Query, build_query, count_known, known_items
 from recbert.inputs.targets import Target, TargetRows, group_by_length
-from recbert.inputs.training import Draw, TrainBatch, TrainRows
+from recbert.inputs.training import Draw, TrainBatch, TrainRows, add_counts
 
 __all__ = [
     "Draw",
@@ -17,11 +17,12 @@ __all__ = [
     "TokenIds",
     "TrainBatch",
     "TrainRows",
+    "add_counts",
     "build_query",
+    "count_known",
     "group_by_length",
     "known_items",
     "lay_out",
     "pack",
-    "pad_right",
     "present_places",
 ]

@@ -18,7 +18,7 @@ class Block(NamedTuple):
         bounds: (n + 1,) int64, where each row begins among the tokens.
         tokens: (T,) token ids of any integer type.
         marks: bytes whose bits, the lowest first, say which tokens are targets.
-        shift: the bit of the first token in `marks`.
+        shift: the bit of the first token in `marks`, from 0 to 7.
         is_first: (n,) bool, the row is the first one of its user.
     """
 
@@ -38,6 +38,11 @@ class Block(NamedTuple):
         found: NDArray[np.bool_] = (self.marks[bits >> 3] >> (bits & 7).astype(np.uint8) & 1).astype(np.bool_)
         return found
 
+    def all_targets(self) -> NDArray[np.bool_]:
+        """Say for every token whether it is a target, (T,)."""
+        end = self.shift + len(self.tokens)
+        return np.unpackbits(self.marks, count=end, bitorder="little")[self.shift :].astype(np.bool_)
+
 
 def read_blocks(part: Any) -> Iterator[Block]:
     """Give the rows of a part in its order.
@@ -49,10 +54,8 @@ def read_blocks(part: Any) -> Iterator[Block]:
     Raises:
         ValueError: a column is absent or has missing values.
     """
-    if getattr(part, "_indices", None) is not None:  # a selection or another order of a `datasets.Dataset`
-        part = part.flatten_indices()
-    table = getattr(part, "data", part)
-    if not hasattr(table, "to_batches"):
+    table = _table(part)
+    if table is None:
         yield from _plain_block(part)
         return
     for name in ("input_ids", "is_target"):
@@ -66,6 +69,36 @@ def read_blocks(part: Any) -> Iterator[Block]:
         yield block
 
 
+def read_columns(part: Any) -> Iterator[tuple[Block, Any, NDArray[np.float64]]]:
+    """Give the rows of a part in its order, with the user of each row and the time of each event.
+
+    Args:
+        part: as in `read_blocks`, with `user_id` and `timestamps` too.
+
+    Yields:
+        The rows, their users (n,) as an Arrow array or a list, and the tokens' epoch seconds (T,).
+    """
+    table = _table(part)
+    if table is None:
+        rows = list(part)
+        for block in _plain_block(rows):
+            times = np.concatenate([np.asarray(row["timestamps"], dtype=np.float64) for row in rows])
+            yield block, [row["user_id"] for row in rows], times
+        return
+    for batch in table.to_batches(max_chunksize=_ROWS_IN_BLOCK):
+        if len(batch):
+            times = _elements(batch.column("timestamps")).to_numpy(zero_copy_only=False)
+            yield _arrow_block(batch, None)[0], batch.column("user_id"), times
+
+
+def _table(part: Any) -> Any:
+    """Give the Arrow table of a part, None where it is a list of dictionaries."""
+    if getattr(part, "_indices", None) is not None:  # a selection or another order of a `datasets.Dataset`
+        part = part.flatten_indices()
+    table = getattr(part, "data", part)
+    return table if hasattr(table, "to_batches") else None
+
+
 def merge_blocks(blocks: list[Block]) -> Block:
     """Copy blocks into one, so that a batch is gathered without a loop over blocks.
 
@@ -75,7 +108,7 @@ def merge_blocks(blocks: list[Block]) -> Block:
     sizes = np.array([len(block.tokens) for block in blocks])
     shifts = np.cumsum(sizes) - sizes
     bounds = [block.bounds[:-1] + shift for block, shift in zip(blocks, shifts, strict=True)]
-    marks = [block.targets(np.arange(len(block.tokens))) for block in blocks]
+    marks = [block.all_targets() for block in blocks]
     return Block(
         np.append(np.concatenate(bounds), sizes.sum()),
         np.concatenate([block.tokens for block in blocks]),
@@ -89,32 +122,33 @@ def _arrow_block(batch: Any, user: Any) -> tuple[Block, Any]:
     """Give the rows of one Arrow record batch, and the user of the last one."""
     ids, marks = batch.column("input_ids"), batch.column("is_target")
     bounds = ids.offsets.to_numpy().astype(np.int64)
-    first = int(bounds[0])
-    tokens = ids.values.slice(first, int(bounds[-1]) - first)
-    flags = marks.values.slice(marks.offsets[0].as_py(), marks.offsets[-1].as_py() - marks.offsets[0].as_py())
+    tokens, flags = _elements(ids), _elements(marks)
     if ids.null_count or marks.null_count or tokens.null_count or flags.null_count:
         raise ValueError("the training part has missing input_ids or is_target: make it with build_sequences")
     if len(flags) != len(tokens):
         raise ValueError("input_ids and is_target have different lengths: make them with build_sequences")
     bits = flags.buffers()[1]
-    is_first = np.ones(len(batch), dtype=np.bool_)
+    is_first = np.zeros(len(batch), dtype=np.bool_)
     if "user_id" in batch.schema.names:
         users = batch.column("user_id")
         codes = users.dictionary_encode().indices.to_numpy(zero_copy_only=False)
         is_first[1:] = codes[1:] != codes[:-1]
         is_first[0] = users[0].as_py() != user
         user = users[-1].as_py()
-    else:
-        is_first[:] = False
-    empty = np.zeros(1, dtype=np.uint8)
     block = Block(
-        bounds - first,
+        bounds - bounds[0],
         tokens.to_numpy(zero_copy_only=False),
-        empty if bits is None else np.frombuffer(bits, dtype=np.uint8),
-        flags.offset,
+        np.frombuffer(b"" if bits is None else bits, dtype=np.uint8)[flags.offset >> 3 :],
+        flags.offset & 7,
         is_first,
     )
     return block, user
+
+
+def _elements(lists: Any) -> Any:
+    """Give the elements of an Arrow list array one after another, without those that a slice left out."""
+    first, last = lists.offsets[0].as_py(), lists.offsets[-1].as_py()
+    return lists.values.slice(first, last - first)
 
 
 def _plain_block(part: Iterable[dict[str, Any]]) -> Iterator[Block]:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from recbert.checkpoint import InputFormat
-from recbert.inputs.padding import TokenIds, pad_right
+from recbert.inputs.padding import TokenIds, lay_out, present_places, ranges
 from recbert.tokenizer import FIRST_ITEM_ID, MASK_ID, PAD_ID
 
 
@@ -16,12 +16,13 @@ class Query(NamedTuple):
 
     Attributes:
         input_ids: (B, L) int64, right-padded.
-        attention_mask: (B, L) int64, 1 at real tokens.
+        attention_mask: (B, L) int64, 1 at real tokens; None where all rows are equally long: they need no
+            mask, and attend faster without.
         last: (B,) int64, the position whose hidden state predicts.
     """
 
     input_ids: torch.Tensor
-    attention_mask: torch.Tensor
+    attention_mask: torch.Tensor | None
     last: torch.Tensor
 
 
@@ -32,6 +33,17 @@ def known_items(history: TokenIds) -> TokenIds:
         history: (L,) token ids, `[UNK]` for unknown items.
     """
     return history[history >= FIRST_ITEM_ID]
+
+
+def count_known(histories: Sequence[TokenIds]) -> TokenIds:
+    """Count the items of each history that the vocabulary has, (B,).
+
+    Args:
+        histories: B arrays of token ids, `[UNK]` for unknown items.
+    """
+    known = np.concatenate([*histories, []]) >= FIRST_ITEM_ID
+    ends = np.cumsum(np.fromiter(map(len, histories), dtype=np.int64, count=len(histories)))
+    return np.diff(np.append(0, np.cumsum(known))[ends], prepend=0)
 
 
 def build_query(histories: Sequence[TokenIds], input_format: InputFormat) -> Query:
@@ -47,13 +59,15 @@ def build_query(histories: Sequence[TokenIds], input_format: InputFormat) -> Que
     Raises:
         ValueError: a history has no known item.
     """
-    rows = []
-    for history in histories:
-        row = known_items(history)[-input_format.history_length :]
-        if len(row) == 0:
-            raise ValueError(
-                "a history has no item that the vocabulary knows: answer it by popularity instead"
-            )
-        rows.append(np.append(row, MASK_ID) if input_format.append_mask else row)
-    input_ids, attention_mask = pad_right(rows, PAD_ID)
-    return Query(input_ids, attention_mask, attention_mask.sum(1) - 1)
+    counts = count_known(histories)
+    if not counts.all():
+        raise ValueError("a history has no item that the vocabulary knows: answer it by popularity instead")
+    lengths = np.minimum(counts, input_format.history_length)
+    flat = np.concatenate(histories, dtype=np.int64)
+    latest = flat[flat >= FIRST_ITEM_ID][ranges(np.cumsum(counts) - lengths, lengths)]
+    if input_format.append_mask:
+        latest = np.insert(latest, np.cumsum(lengths), MASK_ID)
+        lengths = lengths + 1
+    present = present_places(lengths)
+    mask = None if present.all() else torch.from_numpy(present.astype(np.int64))
+    return Query(torch.from_numpy(lay_out(latest, present, PAD_ID)), mask, torch.from_numpy(lengths - 1))

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recbert.inputs.blocks import read_columns
 from recbert.inputs.padding import TokenIds
 
 
@@ -29,43 +29,64 @@ class TargetRows:
     """The events to predict of one part of the data, one after the other.
 
     A part holds one row a user with all events; each event marked `is_target` is one target whose history is
-    everything before it. Nothing is copied: a history is a slice of its user's row.
+    everything before it. Nothing is copied: a history is a slice of its user's row, which may be mapped from
+    the disk.
 
     Args:
         part: rows with `user_id`, `input_ids`, `timestamps` and `is_target`, such as a `datasets.Dataset`.
+
+    Attributes:
+        lengths: (N,) length of each target's history.
+        token_ids: (N,) the item of each target, `[UNK]` when it never occurs in training.
     """
 
     def __init__(self, part: Iterable[dict[str, Any]]) -> None:
-        self._users: list[str] = []
-        self._tokens: list[TokenIds] = []
-        self._times: list[NDArray[np.float64]] = []
-        self._places: list[tuple[int, int]] = []
-        for row in part:
-            self._users.append(row["user_id"])
-            self._tokens.append(np.asarray(row["input_ids"], dtype=np.int64))
-            self._times.append(np.asarray(row["timestamps"], dtype=np.float64))
-            self._places.extend(
-                (len(self._users) - 1, int(place)) for place in np.flatnonzero(row["is_target"])
-            )
+        self._blocks = list(read_columns(part))
+        found = [np.flatnonzero(block.all_targets()) for block, _, _ in self._blocks]
+        rows = [
+            np.searchsorted(block.bounds, places, "right") - 1
+            for (block, _, _), places in zip(self._blocks, found, strict=True)
+        ]
+        none = np.zeros(0, dtype=np.int64)
+        tokens = [block.tokens[places] for (block, _, _), places in zip(self._blocks, found, strict=True)]
+        starts = [block.bounds[row] for (block, _, _), row in zip(self._blocks, rows, strict=True)]
+        self._block = np.repeat(np.arange(len(found)), [len(places) for places in found])  # (N,)
+        self._row = np.concatenate([none, *rows])  # (N,) in its block
+        self._place = np.concatenate([none, *found])  # (N,) in its block
+        self._start = np.concatenate([none, *starts])  # (N,) of the row, in its block
+        self.lengths: TokenIds = self._place - self._start
+        self.token_ids: TokenIds = np.concatenate([none, *tokens]).astype(np.int64)
 
     def __len__(self) -> int:
         """Give the number of targets."""
-        return len(self._places)
+        return len(self._place)
 
     def __getitem__(self, index: int) -> Target:
         """Give one target with its history."""
-        row, place = self._places[index]
-        tokens = self._tokens[row]
-        return Target(self._users[row], tokens[:place], int(tokens[place]), float(self._times[row][place]))
+        block, users, times = self._blocks[self._block[index]]
+        place = self._place[index]
+        user = users[int(self._row[index])]
+        return Target(str(user), self.history(index), int(block.tokens[place]), float(times[place]))
 
     def __iter__(self) -> Iterator[Target]:
         """Give the targets in order."""
         return (self[index] for index in range(len(self)))
 
+    def history(self, index: int) -> TokenIds:
+        """Give the (L,) token ids of the events before a target."""
+        block = self._blocks[self._block[index]][0]
+        history = block.tokens[self._start[index] : self._place[index]]
+        tokens: TokenIds = history.astype(np.int64, copy=False)
+        return tokens
+
     @property
-    def lengths(self) -> TokenIds:
-        """Give the length of each target's history, (N,)."""
-        return np.fromiter((place for _, place in self._places), dtype=np.int64, count=len(self._places))
+    def users(self) -> list[str]:
+        """Give the user of each target."""
+        users: list[str] = []
+        for number, (_, names, _) in enumerate(self._blocks):
+            rows = self._row[self._block == number]
+            users.extend(np.asarray(names, dtype=object)[rows].tolist())
+        return users
 
 
 def group_by_length(lengths: TokenIds, batch_size: int) -> list[TokenIds]:
@@ -73,10 +94,19 @@ def group_by_length(lengths: TokenIds, batch_size: int) -> list[TokenIds]:
 
     Args:
         lengths: (N,) length of each row.
-        batch_size: rows in a batch.
+        batch_size: rows in a batch at most; one ends early where rows are half as long as its first.
 
     Returns:
         Arrays of row numbers; every row stands in exactly one.
     """
     order = np.argsort(-lengths, kind="stable")
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    descending = lengths[order]
+    batches = []
+    start = 0
+    while start < len(order):
+        # The first row that is at most half as long: in what falls, the mirror image is sorted.
+        half = int(np.searchsorted(-descending, -(descending[start] // 2), "left"))
+        stop = min(start + batch_size, max(half, start + 1))
+        batches.append(order[start:stop])
+        start = stop
+    return batches

@@ -99,7 +99,7 @@ class TrainRows(torch.utils.data.Dataset[TrainBatch]):
         """Count a block's events; list block, start, length and known events of usable rows, (4, n)."""
         starts, lengths = block.bounds[:-1], np.diff(block.bounds)
         is_known = block.tokens >= FIRST_ITEM_ID
-        is_target = block.targets(np.arange(len(block.tokens)))
+        is_target = block.all_targets()
         before = np.concatenate([[0], np.cumsum(is_known)])
         known = before[block.bounds[1:]] - before[starts]
         self.unknown += int((~is_known).sum())
@@ -110,15 +110,10 @@ class TrainRows(torch.utils.data.Dataset[TrainBatch]):
         self.dropped += int((~usable).sum())
         # A later window of a user repeats events as context; the first one has nothing to repeat.
         counted = is_known & (is_target | np.repeat(block.is_first, lengths))
-        self._count(block.tokens[counted].astype(np.int64) - FIRST_ITEM_ID)
+        events = np.bincount(block.tokens[counted].astype(np.int64) - FIRST_ITEM_ID)
+        self._counts = add_counts(self._counts, events)
         rows = np.flatnonzero(usable)
         return np.stack([np.full(len(rows), number), starts[rows], lengths[rows], known[rows]])
-
-    def _count(self, items: TokenIds) -> None:
-        """Add events to the counts of their items."""
-        counts = np.bincount(items, minlength=len(self._counts))
-        counts[: len(self._counts)] += self._counts
-        self._counts = counts
 
     def __len__(self) -> int:
         """Give the number of rows."""
@@ -164,12 +159,26 @@ class TrainRows(torch.utils.data.Dataset[TrainBatch]):
         Returns:
             (V_items,) counts in the order of the item tokens.
         """
-        counts = np.zeros(max(num_items, len(self._counts)), dtype=np.int64)
-        counts[: len(self._counts)] = self._counts
-        return counts
+        return add_counts(self._counts, np.zeros(num_items, dtype=np.int64))
 
     @property
     def lengths(self) -> NDArray[np.int32]:
         """Give the known events of each row, (N,)."""
         lengths: NDArray[np.int32] = self._known
         return lengths
+
+
+def add_counts(first: TokenIds, second: TokenIds) -> TokenIds:
+    """Add the counts of two vocabularies, one the beginning of the other.
+
+    Args:
+        first: (V1,) counts.
+        second: (V2,) counts.
+
+    Returns:
+        (max(V1, V2),) counts, a new array.
+    """
+    total = np.zeros(max(len(first), len(second)), dtype=np.int64)
+    total[: len(first)] += first
+    total[: len(second)] += second
+    return total

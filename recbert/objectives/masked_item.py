@@ -67,17 +67,17 @@ class MaskedItem:
             masked.
         """
         batch = batch.last(self.input_format.max_length)
-        tokens = lay_out(batch.tokens, batch.lengths, PAD_ID)  # (B, L)
-        mask = self._mask(batch)
+        present = present_places(batch.lengths)  # (B, L)
+        tokens = lay_out(batch.tokens, present, PAD_ID)
+        mask = self._mask(batch, lay_out(batch.is_target, present, False))
         return {
             "input_ids": torch.from_numpy(np.where(mask, MASK_ID, tokens)),
-            "attention_mask": torch.from_numpy(present_places(batch.lengths).astype(np.int64)),
+            "attention_mask": torch.from_numpy(present.astype(np.int64)),
             "labels": torch.from_numpy(np.where(mask, tokens, -100)),
         }
 
-    def _mask(self, batch: TrainBatch) -> NDArray[np.bool_]:
+    def _mask(self, batch: TrainBatch, is_target: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Choose the events to mask, (B, L): at least one of the targets of each row that has any."""
-        is_target = lay_out(batch.is_target, batch.lengths, False)
         # Counted from the end, so that cutting a row off at its start leaves its masks as they are; 0 is the
         # draw of the row itself.
         places = batch.lengths[:, None] - np.arange(is_target.shape[1] + 1)

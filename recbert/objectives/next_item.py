@@ -51,9 +51,10 @@ class NextItem:
             counts labels for causal models.
         """
         batch = batch.last(self.input_format.max_length + 1)
-        tokens = lay_out(batch.tokens, batch.lengths, PAD_ID)  # (B, L + 1)
-        is_input = present_places(batch.lengths)[:, 1:]  # a position is an input when an event follows
-        labels = np.where(lay_out(batch.is_target, batch.lengths, False), tokens, -100)
+        present = present_places(batch.lengths)  # (B, L + 1)
+        tokens = lay_out(batch.tokens, present, PAD_ID)
+        is_input = present[:, 1:]  # a position is an input when an event follows
+        labels = np.where(lay_out(batch.is_target, present, False), tokens, -100)
         labels[:, 0] = -100
         return {
             "input_ids": torch.from_numpy(np.where(is_input, tokens[:, :-1], PAD_ID)),

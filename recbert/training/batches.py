@@ -11,7 +11,7 @@ from recbert.inputs import Draw, TokenIds
 
 Order = Literal["group_by_length", "random", "sequential"]
 
-_BATCHES_IN_GROUP = 50
+_STEPS_IN_GROUP = 50
 
 
 class BatchShape(NamedTuple):
@@ -28,6 +28,16 @@ class BatchShape(NamedTuple):
     tokens: int = 0
     processes: int = 1
     accumulated: int = 1
+
+    @property
+    def rows_of_group(self) -> int:
+        """Give the rows that are grouped by length among themselves: those of fifty optimiser steps."""
+        return _STEPS_IN_GROUP * self.rows_of_step
+
+    @property
+    def rows_of_step(self) -> int:
+        """Give the rows of one optimiser step over all processes."""
+        return self.rows * self.processes * self.accumulated
 
 
 class BatchPlan(torch.utils.data.Sampler[Draw]):
@@ -108,13 +118,12 @@ class BatchPlan(torch.utils.data.Sampler[Draw]):
         rows = self._rows(random)
         batches = len(self._bounds) - 1
         numbers = random.permutation(batches) if self._shape.tokens else np.arange(batches)
-        for turn in range(len(self)):
-            place = turn * self._shape.processes + self._process
+        processes = self._shape.processes
+        for place in range(self._process, len(self) * processes, processes):
+            start = end = 0
             if place < batches:
                 start, end = self._bounds[numbers[place]], self._bounds[numbers[place] + 1]
-                yield Draw(rows[start:end], self._epoch)
-            else:
-                yield Draw(rows[:0], self._epoch)
+            yield Draw(rows[start:end], self._epoch)
 
     def _rows(self, random: np.random.Generator) -> TokenIds:
         """Give all row numbers in the order of the current epoch."""
@@ -125,10 +134,10 @@ class BatchPlan(torch.utils.data.Sampler[Draw]):
             return order
         if self._shape.tokens:
             return order[np.argsort(-self._lengths[order], kind="stable")]
-        step = self._shape.rows * self._shape.processes * self._shape.accumulated
+        step = self._shape.rows_of_step
         whole = len(order) // step * step
         batches: list[TokenIds] = []
-        for group in np.split(order[:whole], range(0, whole, _BATCHES_IN_GROUP * step)):
+        for group in np.split(order[:whole], range(0, whole, self._shape.rows_of_group)):
             group = group[np.argsort(-self._lengths[group], kind="stable")]
             batches.extend(group.reshape(-1, step))
         shuffled = [batches[batch] for batch in random.permutation(len(batches))]

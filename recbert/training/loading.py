@@ -31,7 +31,7 @@ def open_training(
     """
     if not hasattr(part, "__len__"):
         return _open_stream(part, objective, args)
-    rows = TrainRows(part, least=objective.least_events, seed=data_seed(args))
+    rows = TrainRows(part, least=objective.least_events, seed=_data_seed(args))
     if len(rows) == 0:
         raise ValueError(
             f"no training sequence has {objective.least_events} or more known events, which the objective "
@@ -66,7 +66,7 @@ def _open_stream(part: Any, objective: NextItem | MaskedItem, args: RecTrainingA
         part,
         _batch_shape(args),
         least=objective.least_events,
-        seed=data_seed(args),
+        seed=_data_seed(args),
         order=cast(Order, args.train_sampling_strategy),
         process=args.process_index,
     )
@@ -91,7 +91,7 @@ def build_loader(
     plan: Any = BatchPlan(
         rows.lengths,
         _batch_shape(args),
-        data_seed(args),
+        _data_seed(args),
         order=cast(Order, args.train_sampling_strategy),
         process=args.process_index,
         drop_last=args.dataloader_drop_last,
@@ -126,10 +126,6 @@ def _batch_shape(args: RecTrainingArguments) -> BatchShape:
     )
 
 
-def data_seed(args: TrainingArguments) -> int:
-    """Give the seed of order and masks.
-
-    Args:
-        args: training arguments.
-    """
+def _data_seed(args: TrainingArguments) -> int:
+    """Give the seed of order and masks."""
     return args.seed if args.data_seed is None else args.data_seed

@@ -9,18 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from recbert.inputs import Draw, TokenIds, TrainBatch, TrainRows
+from recbert.inputs import TokenIds, TrainBatch, TrainRows, add_counts
 from recbert.training.batches import BatchPlan, BatchShape, Order
-
-_BATCHES_IN_POOL = 50
 
 
 class TrainStream(torch.utils.data.IterableDataset[TrainBatch]):
     """The training part as an endless stream of batches.
 
-    Rows are read ahead in a thread, fifty batches at a time; these are shuffled and grouped by length among
-    themselves, and the stream starts anew when it ends. Shuffle the source (`IterableDataset.shuffle`) to
-    mix rows further than that. Every process reads the whole stream and takes its share of the batches, so
+    Rows are read ahead in a thread, fifty optimiser steps at a time; these are shuffled and grouped by length
+    among themselves, and the stream starts anew when it ends. Shuffle the source (`IterableDataset.shuffle`)
+    to mix rows further than that. Every process reads the whole stream and takes its share of the batches, so
     that several processes see what one sees.
 
     Args:
@@ -46,7 +44,7 @@ class TrainStream(torch.utils.data.IterableDataset[TrainBatch]):
     ) -> None:
         self._source, self._shape, self._least, self._seed = source, shape, least, seed
         self._order, self._process, self._patience_s = order, process, patience_s
-        self._counts: list[TokenIds] = []
+        self._counts = np.zeros(0, dtype=np.int64)
 
     def count_items(self, num_items: int) -> TokenIds:
         """Count the events of each item in what was read so far, at most once through the stream.
@@ -57,11 +55,7 @@ class TrainStream(torch.utils.data.IterableDataset[TrainBatch]):
         Returns:
             (V_items,) counts in the order of the item tokens.
         """
-        total = np.zeros(num_items, dtype=np.int64)
-        for counts in self._counts:
-            total[: len(counts)] += counts
-        self._counts = [total]
-        return total
+        return add_counts(self._counts, np.zeros(num_items, dtype=np.int64))
 
     def __iter__(self) -> Iterator[TrainBatch]:
         """Give this process's batches, without an end.
@@ -70,15 +64,14 @@ class TrainStream(torch.utils.data.IterableDataset[TrainBatch]):
             RuntimeError: the stream broke, stalled, or ended earlier than the first time.
             ValueError: it has no row to learn from.
         """
-        size = _BATCHES_IN_POOL * self._shape.rows * self._shape.processes * self._shape.accumulated
         first_time = 0
         for epoch in itertools.count():
             self._source.set_epoch(epoch)
             seen = usable = 0
-            for table in _read_ahead(self._source, size, self._patience_s):
+            for table in _read_ahead(self._source, self._shape.rows_of_group, self._patience_s):
                 rows = TrainRows(table, least=self._least, seed=self._seed)
                 if epoch == 0:
-                    self._counts.append(rows.count_items(0))
+                    self._counts = add_counts(self._counts, rows.count_items(0))
                 yield from self._batches(rows, epoch, seen)
                 seen += len(table)
                 usable += len(rows)
@@ -105,7 +98,7 @@ class TrainStream(torch.utils.data.IterableDataset[TrainBatch]):
         )
         plan.set_epoch(epoch)
         for draw in plan:
-            batch = rows.__getitems__(Draw(draw.rows, epoch))
+            batch = rows.__getitems__(draw)
             yield batch._replace(rows=batch.rows + before)
 
 

@@ -102,7 +102,8 @@ class RecTrainer(Trainer):
         self.objective = objective
         self.provenance = provenance
         self.filter_seen = filter_seen
-        self._caches = bool(getattr(model.config, "use_cache", False))
+        is_causal = objective.input_format.objective == "next-item"
+        self._caches = is_causal and bool(getattr(model.config, "use_cache", False))
         self._packed = prepare_packing(model, objective, args)
         self.ranking = self._validated = None
         self._validation = {}
@@ -132,7 +133,7 @@ class RecTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Give the loss of a batch; the model stops in front of its item matrix."""
-        if self.objective.input_format.objective == "next-item" and self._caches:
+        if self._caches:
             inputs = {**inputs, "use_cache": False}  # training reads keys and values once
         with hidden_only(self.accelerator.unwrap_model(model)):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -180,13 +181,16 @@ class RecTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         training = model.training
         model.eval()
-        scorer = TorchScorer(model, self.objective.input_format, self.popularity)
+        popularity = self.popularity
+        scorer = TorchScorer(model, self.objective.input_format, popularity)
         targets = cast(TargetRows, dataloader.dataset)
         batch_size = self.args.per_device_eval_batch_size
         with gathered(model):
-            self.ranking = rank_targets(scorer, targets, filter_seen=self.filter_seen, batch_size=batch_size)
+            self.ranking = rank_targets(
+                scorer, targets, filter_seen=self.filter_seen, k=self._list_length(), batch_size=batch_size
+            )
         model.train(training)
-        metrics = self._metrics(self.ranking)
+        metrics = self._metrics(self.ranking, popularity)
         if targets is self.eval_dataset:
             self._validated = self.ranking
             self._validation[self.state.global_step] = metrics
@@ -197,14 +201,19 @@ class RecTrainer(Trainer):
             num_samples=len(self.ranking.ranks),
         )
 
-    def _metrics(self, ranking: Ranking) -> dict[str, float]:
+    def _list_length(self) -> int:
+        """Give the longest list that a metric may look at."""
+        wanted = (self.args.metric_for_best_model or MAIN_METRICS[0]).removeprefix("eval_").rpartition("@")[2]
+        return max(*RankingMetrics().ks, int(wanted) if wanted.isdecimal() else 1)
+
+    def _metrics(self, ranking: Ranking, popularity: TokenIds) -> dict[str, float]:
         """Give the metrics of a ranking by name."""
         metrics = RankingMetrics()
         if not self.is_in_train:
-            return metrics.compute(ranking, self.popularity)
+            return metrics.compute(ranking, popularity)
         wanted = (self.args.metric_for_best_model or MAIN_METRICS[0]).removeprefix("eval_")
         names = dict.fromkeys((*MAIN_METRICS, wanted))
-        return {name: metrics.value(ranking, name, self.popularity) for name in names}
+        return {name: metrics.value(ranking, name, popularity) for name in names}
 
     def save_model(self, output_dir: str | Path | None = None, _internal_call: bool = False) -> None:
         """Write a checkpoint folder that plain transformers (or PEFT, for an adapter) loads.

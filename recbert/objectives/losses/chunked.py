@@ -16,31 +16,38 @@ _CPU_CHUNK_BYTES = 2**20
 _GPU_CHUNK_BYTES = 2**28  # there a chunk must only be large beside the launch of its kernels
 
 
-def chunked_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+def chunked_cross_entropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, dtype: torch.dtype
+) -> Tensor:
     """Sum of `-log softmax(hidden_n @ weight.T + bias)[labels_n]` and, on the way, its gradients.
 
     The gradient of a chunk is made while its probabilities are in the cache: three matrix products, nothing
-    is computed twice, and beside the gradients only `rows x V` numbers are held. Products are in the autocast
-    dtype, else in that of `hidden`; float16, whose smallest number is above the probabilities of a large
-    catalogue, is computed in float32. Sums over rows are kept in float32.
+    is computed twice, and beside the gradients only `rows x V` numbers are held. Sums over rows are kept in
+    float32.
 
     Args:
         hidden: (N, D).
         weight: (V, D).
         bias: (V,) or None.
         labels: (N,) token ids.
+        dtype: of the products, see `product_dtype`.
 
     Returns:
         A scalar in float32 (float64 for float64 input), in nats. Its gradient can be taken once.
     """
-    dtype = product_dtype(hidden)
     apply: Any = _ChunkedCrossEntropy.apply
     loss: Tensor = apply(hidden, weight, bias, labels, dtype, torch.is_grad_enabled())
     return loss
 
 
 def product_dtype(hidden: Tensor) -> torch.dtype:
-    """Give the dtype of the matrix products."""
+    """Give the dtype of the matrix products: the autocast dtype, else that of `hidden`.
+
+    float16, whose smallest number is above the probabilities of a large catalogue, becomes float32.
+
+    Args:
+        hidden: (N, D).
+    """
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     return torch.float32 if dtype == torch.float16 else dtype

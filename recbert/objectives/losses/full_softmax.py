@@ -32,6 +32,6 @@ class FullSoftmax:
         dtype = product_dtype(hidden)
         kernel = find_kernel(hidden.device, dtype, with_bias=bias is not None) if len(labels) else None
         if kernel is None:
-            return chunked_cross_entropy(hidden, weight, bias, labels)
+            return chunked_cross_entropy(hidden, weight, bias, labels, dtype)
         bias = None if bias is None else bias.to(dtype)
         return kernel(hidden.to(dtype), weight.to(dtype), bias, labels).float()

@@ -31,8 +31,8 @@ def find_kernel(device: torch.device, dtype: torch.dtype, *, with_bias: bool) ->
     """
     if device.type != "cuda":
         return None
-    half = dtype in (torch.bfloat16, torch.float16)
-    if half and not with_bias and _function("cut_cross_entropy", "linear_cross_entropy") is not None:
+    fits = dtype == torch.bfloat16 and not with_bias  # products are never in float16, see `product_dtype`
+    if fits and _function("cut_cross_entropy", "linear_cross_entropy") is not None:
         return _cut_cross_entropy
     if _function("liger_kernel.transformers.functional", "liger_fused_linear_cross_entropy") is not None:
         return _liger
