@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel, TrainerCallback, set_seed
 
 from recbert.models import build_model
-from recbert.objectives import MaskedItem, NextItem
+from recbert.objectives import MaskedItem, NextItem, SampledSoftmax, UniformSampler
 from recbert.tokenizer import ItemTokenizer
 from recbert.training import RecTrainer, RecTrainingArguments
 
@@ -51,9 +51,11 @@ def tiny_model(
     )
 
 
-def tiny_objective(name: str) -> NextItem | MaskedItem:
-    """The objective of that name for the twelve items."""
-    return NextItem(TOKENIZER, MAX_LENGTH) if name == "next-item" else MaskedItem(TOKENIZER, MAX_LENGTH)
+def tiny_objective(name: str, negatives: int | None = None) -> NextItem | MaskedItem:
+    """The objective of that name for the twelve items, with the full softmax or a sampled one."""
+    loss = SampledSoftmax(negatives, sampler=UniformSampler(len(ITEMS))) if negatives else None
+    kind = NextItem if name == "next-item" else MaskedItem
+    return kind(TOKENIZER, MAX_LENGTH, loss=loss)
 
 
 def tiny_arguments(folder: Path, **changes: Any) -> RecTrainingArguments:
@@ -82,13 +84,14 @@ def tiny_trainer(
     dropout: float = 0.0,
     callbacks: tuple[TrainerCallback, ...] = (),
     model: PreTrainedModel | None = None,
+    negatives: int | None = None,
     **changes: Any,
 ) -> RecTrainer:
     """A trainer of the tiny model on the circle; `changes` are training arguments."""
     return RecTrainer(
         model or tiny_model(objective, dropout=dropout),
         tiny_arguments(folder, **changes),
-        objective=tiny_objective(objective),
+        objective=tiny_objective(objective, negatives),
         data={"train": TRAIN, "valid": VALID},
         callbacks=callbacks,
     )
