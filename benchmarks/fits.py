@@ -52,8 +52,9 @@ def gpu_bytes(job: Job, scheme: str, gpus: int, *, on_cpu: bool = False) -> floa
     fp32 weight, gradient and AdamW's two moments: 16 bytes. The table is used at both ends of the model, so
     that the backward makes a second gradient of it when the loss has given its workspace back: the larger of
     the two counts. DDP holds gradients once more in its buckets: 4. FSDP2 cuts the 16 over the GPUs and holds
-    weights and gradients in bf16: 4, and 2 while they are reduced. The table split by rows keeps a weight
-    and one moment a row, and gradients of the rows that a batch touches. Activations are of bf16.
+    weights and gradients in bf16: 4, and 2 while they are reduced. The table split by rows
+    (`recbert.sharding`) keeps weights and two numbers a row, and gradients of the rows that a batch touches.
+    Activations are of bf16.
     """
     size = 4 if on_cpu else 2
     kept = KEPT * size * job.batch * job.layers * job.width
@@ -68,7 +69,7 @@ def gpu_bytes(job: Job, scheme: str, gpus: int, *, on_cpu: bool = False) -> floa
         "one GPU": (16 * whole, 4 * job.table),
         "DDP": (20 * whole, 4 * job.table),
         "FSDP2": ((4 + 16 / gpus) * whole, 2 * whole),
-        "split table": (4 * (job.table + job.items) / gpus + 20 * job.body, 24 * job.batch * job.width),
+        "split table": (4 * (job.table + 2 * job.items) / gpus + 20 * job.body, 24 * job.batch * job.width),
     }[scheme]
     return kept + weights + max(second, loss)
 
@@ -122,7 +123,12 @@ def told(number: float, units: list[tuple[float, str]]) -> str:
 
 
 SCHEMES = {"one GPU": 1, "DDP": 8, "FSDP2": 8, "split table": 8}
-CONFIG = {"one GPU": "gpu.yaml", "DDP": "ddp.yaml", "FSDP2": "fsdp.yaml", "split table": "ddp.yaml"}
+CONFIG = {
+    "one GPU": "gpu.yaml",
+    "DDP": "ddp.yaml",
+    "FSDP2": "fsdp.yaml",
+    "split table": "ddp.yaml",
+}  # and model.shard_items
 COUNTS = [(1e9, " B"), (1e6, " M"), (1e3, " k")]
 TIMES = [(3600.0, " h"), (60.0, " min"), (1.0, " s")]
 JOBS = [
@@ -146,7 +152,9 @@ def print_table() -> None:
         sizes = [gpu_bytes(job, name, gpus) / 1e9 for name, gpus in SCHEMES.items()]
         times = []
         for gpus in LINK_RATE:
-            scheme = "one GPU" if gpus == 1 else "DDP" if taken == "one GPU" else taken
+            scheme = "DDP" if taken == "one GPU" and gpus > 1 else taken
+            if gpus == 1 and taken in ("DDP", "FSDP2"):
+                scheme = "one GPU"
             sensible = fits(job, scheme, gpus) and job.events >= 100 * job.batch * gpus
             times.append(told(seconds(job, scheme, gpus), TIMES) if sensible else "-")
         shown = " / ".join(f"{size:,.1f}" if size * 1e9 < GPU_BYTES else f"**{size:,.0f}**" for size in sizes)

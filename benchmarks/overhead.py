@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 \\
         python benchmarks/overhead.py PREPARED --work full sampled masked
 
-PREPARED is what `recbert prepare --config recipes/amazon-beauty/gpt2.yaml` wrote. Both sides take turns on one
-model, read batches from a loader of their own, and train the same steps: loss, clipping and AdamW alike.
+PREPARED is what `recbert prepare --config recipes/amazon-beauty/gpt2.yaml` wrote. Both sides take turns on
+one model, read the same batches each from a loader of its own, and take loss, clipping and AdamW alike.
 """
 
 import argparse
@@ -28,7 +28,7 @@ LENGTH = 50
 
 
 class Clock(TrainerCallback):
-    """CPU seconds and losses between the first step of a run and the end of its last."""
+    """CPU seconds between the first step of a run and the end of its last."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
@@ -64,15 +65,21 @@ def gathered(model: nn.Module) -> Iterator[None]:
         model.reshard()
 
 
-def share_ties(weights: dict[str, Tensor], model: nn.Module) -> None:
-    """Give tied names one tensor again: gathering copies the item table once for each of its names.
+def gather_weights(model: nn.Module, accelerator: Accelerator) -> dict[str, Tensor] | None:
+    """Give all weights by name, on the first process; None without FSDP2, when the model has them whole.
+
+    Every process has to call it, for all bring their slices. Tied names share one tensor, as in the model.
 
     Args:
-        weights: gathered weights by name; changed in place.
-        model: the model that they come from.
+        model: the model under training.
+        accelerator: the Trainer's.
     """
+    if not isinstance(model, FSDPModule):
+        return None
+    weights: dict[str, Tensor] = accelerator.get_state_dict(model)
     first: dict[nn.Parameter, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         kept = first.setdefault(parameter, name)
         if kept != name and kept in weights:
-            weights[name] = weights[kept]
+            weights[name] = weights[kept]  # gathering copies the item table once for each of its names
+    return weights

@@ -22,7 +22,7 @@ from recbert.models import check_fits, hidden_only, item_table
 from recbert.objectives import MaskedItem, NextItem
 from recbert.training.arguments import RecTrainingArguments
 from recbert.training.direction import check_direction
-from recbert.training.fsdp import cut_model, gathered, share_ties
+from recbert.training.fsdp import cut_model, gather_weights, gathered
 from recbert.training.loading import build_loader, open_training
 from recbert.training.packing import prepare_packing
 from recbert.training.stream import TrainStream
@@ -225,8 +225,7 @@ class RecTrainer(Trainer):
         if _internal_call:
             super().save_model(None if output_dir is None else str(output_dir), _internal_call)
             return
-        # With FSDP all processes have to bring their slices before the first one can write.
-        weights = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
+        weights = gather_weights(self.model, self.accelerator)
         if self.args.should_save:
             target = output_dir or Path(self.args.output_dir or ".", "model")
             with write_folder(target, marker=INFO_FILE) as draft:
@@ -236,8 +235,6 @@ class RecTrainer(Trainer):
     def _write_checkpoint(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         """Write weights (None: the model's), vocabulary, `recbert.json`, recipe and card into a folder."""
         model = self.accelerator.unwrap_model(self.model)
-        if weights is not None:
-            share_ties(weights, model)
         model.save_pretrained(folder, state_dict=weights)
         self.objective.tokenizer.save_pretrained(folder)
         base = base_folder(model)
