@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import BertForMaskedLM, GPT2LMHeadModel, PreTrainedModel
 
-from recbert import backends
 from recbert.backends import TorchScorer
+from recbert.backends import scorer as scorer_module
 from recbert.checkpoint import InputFormat
 from recbert.models import build_model
 from recbert.tokenizer import FIRST_ITEM_ID, ItemTokenizer
@@ -110,8 +110,8 @@ def test_blocks_of_rows_are_the_rows_of_all_scores(
     scorer = _scorer(tiny_bert, "masked-item")
     histories = [*HISTORIES, np.array([1, 1]), *HISTORIES[::-1], np.array([], dtype=np.int64)]
     whole = scorer.scores(histories)
-    monkeypatch.setattr(backends, "_rows_at_once", lambda weight: rows)
-    monkeypatch.setattr(backends, "_ROWS_OF_FORWARD", 2)
+    monkeypatch.setattr(scorer_module, "_rows_at_once", lambda weight: rows)
+    monkeypatch.setattr(scorer_module, "_ROWS_OF_FORWARD", 2)
     found = [block.clone() for block in scorer.score_blocks(histories)]
     assert max(map(len, found)) <= rows
     torch.testing.assert_close(torch.cat(found), whole)
@@ -133,7 +133,7 @@ def test_permuted_ids_permute_the_scores(tiny_gpt2: GPT2LMHeadModel) -> None:
 def test_scores_of_a_bfloat16_model_are_fp32_products(
     tiny_gpt2: GPT2LMHeadModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backends, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(scorer_module, "CHUNK_ROWS", 2)
     full = _scorer(tiny_gpt2, "next-item").scores(HISTORIES)
     low = _scorer(tiny_gpt2.to(torch.bfloat16), "next-item").scores(HISTORIES)
     assert low.dtype == torch.float32

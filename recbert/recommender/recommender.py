@@ -1,23 +1,21 @@
-"""From a checkpoint to recommendations: raw item ids in, raw item ids and scores out."""
+"""Next-item recommendations for histories of item ids."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-import recbert.recurrent  # noqa: F401  # registers the recurrent models with the Auto classes
-from recbert.adapters import adapter_base, load_adapter
-from recbert.backends import TorchScorer
-from recbert.checkpoint import CheckpointInfo, find_file, hash_base, read_info
+from recbert.backends import ItemIndex, TorchScorer
+from recbert.checkpoint import CheckpointInfo, read_info
 from recbert.evaluation import seen_cells, top_items
 from recbert.inputs import TokenIds, count_known
 from recbert.models import check_fits
+from recbert.recommender.loading import load_model
 from recbert.tokenizer import FIRST_ITEM_ID, ItemTokenizer
 
 logger = logging.getLogger(__name__)
@@ -55,6 +53,7 @@ class Recommender:
         self.info = info
         self.titles = dict(titles or {})
         self.scorer = TorchScorer(model, info.input, info.popularity)
+        self._index: ItemIndex | None = None
         self._denied = torch.tensor(self._columns(info.deny_list), dtype=torch.long)
 
     @classmethod
@@ -80,14 +79,7 @@ class Recommender:
         """
         info = read_info(checkpoint)
         tokenizer = ItemTokenizer.from_pretrained(checkpoint)
-        if find_file(checkpoint, "adapter_config.json") is not None:
-            base = adapter_base(checkpoint) if base is None else base
-            _check_base(checkpoint, base, info)
-            model = cast(PreTrainedModel, load_adapter(load_weights(base, info), checkpoint))
-        elif base is None:
-            model = load_weights(checkpoint, info)
-        else:
-            raise ValueError(f"base is {str(base)!r}, but {checkpoint} is a whole checkpoint: leave base out")
+        model = load_model(checkpoint, base, info)
         try:
             nn.Module.to(model, torch.device(device))
         except (RuntimeError, AssertionError) as error:
@@ -133,15 +125,40 @@ class Recommender:
         tokens = self._encode(batch, strict)
         barred = self._barred(candidates, exclude)
         hides_seen = self.info.filter_seen if filter_seen is None else filter_seen
-        answers: list[list[Recommendation]] = []
-        for scores in self.scorer.score_blocks(tokens):  # (b, V_items)
-            if barred is not None:
-                scores[:, barred.to(scores.device)] = -torch.inf
-            if hides_seen:
-                rows, items = seen_cells(tokens[len(answers) : len(answers) + len(scores)])
-                scores[rows.to(scores.device), items.to(scores.device)] = -torch.inf
-            answers.extend(self._best(scores, k))
+        if self._index is not None and candidates is None:
+            answers = self._search(self._index, tokens, k, barred, hides_seen)
+        else:
+            answers = self._rank(tokens, k, barred, hides_seen)
         return answers if batch is history else answers[0]
+
+    def build_index(self, histories: Sequence[History], *, recall: float = 0.95, k: int = 10) -> float:
+        """Answer by approximate search from now on, for catalogues past about a million items.
+
+        Items are found, not all scored; the scores of those found are exact. `candidates`, histories without
+        a known item, and lists that approximate search cannot fill are still answered by scoring everything.
+        Build it again when the model or its adapter changes.
+
+        Args:
+            histories: some hundred histories like those to come, each with a known item, to tune it on.
+            recall: the share of the truly best items to find on average, above 0 and at most 1.
+            k: how many best items that share is of.
+
+        Returns:
+            The share that was found on `histories`; the log names it too.
+
+        Raises:
+            ImportError: faiss is not installed.
+            ValueError: `recall` out of range, no histories, or one without a known item.
+        """
+        if not 0 < recall <= 1:
+            raise ValueError(f"recall is {recall}: it must be above 0 and at most 1")
+        if not histories:
+            raise ValueError("histories is empty: give some hundred histories to tune the search on")
+        vectors = self.encode(histories)
+        index = ItemIndex(*self.scorer.item_vectors())
+        found = index.tune(vectors, k=k, recall=recall)
+        self._index = index
+        return found
 
     def encode(self, histories: Sequence[History]) -> Tensor:
         """Give the vector of each history: the hidden state that predicts the next item.
@@ -209,6 +226,46 @@ class Recommender:
         barred[self._denied] = True
         return barred
 
+    def _rank(
+        self, tokens: Sequence[TokenIds], k: int, barred: Tensor | None, hides_seen: bool
+    ) -> list[list[Recommendation]]:
+        """Answer by scoring every item."""
+        answers: list[list[Recommendation]] = []
+        for scores in self.scorer.score_blocks(tokens):  # (b, V_items)
+            if barred is not None:
+                scores[:, barred.to(scores.device)] = -torch.inf
+            if hides_seen:
+                rows, items = seen_cells(tokens[len(answers) : len(answers) + len(scores)])
+                scores[rows.to(scores.device), items.to(scores.device)] = -torch.inf
+            answers.extend(self._best(scores, k))
+        return answers
+
+    def _search(
+        self, index: ItemIndex, tokens: Sequence[TokenIds], k: int, barred: Tensor | None, hides_seen: bool
+    ) -> list[list[Recommendation]]:
+        """Answer by approximate search; where too little is left of what it finds, by scoring every item."""
+        known = np.flatnonzero(count_known(tokens)).tolist()
+        if not known:
+            return self._rank(tokens, k, barred, hides_seen)
+        most_seen = max(map(len, tokens)) if hides_seen else 0
+        wanted = k + most_seen + (0 if barred is None else int(barred.sum()))
+        found = zip(*index.search(self.scorer.vectors([tokens[row] for row in known]), wanted), strict=True)
+        item_ids = self.tokenizer.item_ids
+        answers: list[list[Recommendation]] = [[] for _ in tokens]
+        for row, (scores, items) in zip(known, found, strict=True):
+            allowed = items >= 0
+            if hides_seen:
+                allowed &= ~np.isin(items, tokens[row] - FIRST_ITEM_ID)
+            if barred is not None:
+                allowed &= ~barred.numpy()[items]
+            best = zip(items[allowed][:k].tolist(), scores[allowed][:k].tolist(), strict=True)
+            answers[row] = [(item_ids[item], score) for item, score in best]
+        short = [row for row, answer in enumerate(answers) if len(answer) < k]
+        ranked = self._rank([tokens[row] for row in short], k, barred, hides_seen)
+        for row, answer in zip(short, ranked, strict=True):
+            answers[row] = answer
+        return answers
+
     def _best(self, scores: Tensor, k: int) -> list[list[Recommendation]]:
         """Give the k best items of each row of scores (B, V_items); -inf is never recommended."""
         top = top_items(scores, k)  # (B, K)
@@ -235,48 +292,3 @@ def _as_batch(history: History | Sequence[History]) -> Sequence[History]:
         f"history is {str(history)[:60]}: give a list of item ids as strings, such as ['318', '296'], or a "
         "list of such lists"
     )
-
-
-def _check_base(adapter: str | Path, base: str | Path, info: CheckpointInfo) -> None:
-    """Refuse a base that is not there, or that the adapter was not trained on."""
-    try:
-        files = [find_file(base, name) for name in ("tokenizer.json", "model.safetensors")]
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"the base of {adapter} is gone, name it as base: {error}") from error
-    folder = files[0].parent if files[0] is not None and files[1] is not None else Path(base)
-    if info.base_hash is not None and folder.is_dir() and hash_base(folder) != info.base_hash:
-        raise ValueError(
-            f"the adapter {adapter} was trained on another base than {base}: name the base whose hash is "
-            f"{info.base_hash}, or train the adapter again"
-        )
-
-
-def load_weights(checkpoint: str | Path, info: CheckpointInfo) -> PreTrainedModel:
-    """Load the stock model of a checkpoint.
-
-    Args:
-        checkpoint: a folder or a Hub id.
-        info: its `recbert.json`, which says whether the model is causal or masked.
-
-    Raises:
-        FileNotFoundError: there are no weights or no configuration.
-        ValueError: the weights are damaged, or those of another model.
-    """
-    auto = AutoModelForMaskedLM if info.input.objective == "masked-item" else AutoModelForCausalLM
-    try:
-        loaded: Any = auto.from_pretrained(checkpoint, output_loading_info=True, use_safetensors=True)
-    except OSError as error:
-        raise FileNotFoundError(f"{checkpoint} cannot be loaded: {' '.join(str(error).split())}") from error
-    except (SafetensorError, RuntimeError) as error:
-        raise ValueError(
-            f"the weights in {checkpoint} are damaged ({' '.join(str(error).split())[:200]}): copy the "
-            "checkpoint again"
-        ) from error
-    model: PreTrainedModel
-    model, loading = loaded
-    if loading["missing_keys"]:
-        raise ValueError(
-            f"the weights in {checkpoint} lack {sorted(loading['missing_keys'])[:3]}: copy the checkpoint "
-            "again, or train it again"
-        )
-    return model

@@ -1,0 +1,77 @@
+"""The weights of a checkpoint, or of an adapter and its base."""
+
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
+
+import recbert.recurrent  # noqa: F401  # registers the recurrent models with the Auto classes
+from recbert.adapters import adapter_base, load_adapter
+from recbert.checkpoint import CheckpointInfo, find_file, hash_base
+
+
+def load_model(checkpoint: str | Path, base: str | Path | None, info: CheckpointInfo) -> PreTrainedModel:
+    """Load the model of a checkpoint, or an adapter on its base.
+
+    Args:
+        checkpoint: a folder or a Hub id.
+        base: for an adapter, the folder or Hub id of its base; None takes the one that it names.
+        info: the `recbert.json` of the checkpoint.
+
+    Raises:
+        FileNotFoundError: weights or configuration are missing.
+        ValueError: a file is damaged, or the adapter belongs to another base.
+    """
+    if find_file(checkpoint, "adapter_config.json") is not None:
+        base = adapter_base(checkpoint) if base is None else base
+        _check_base(checkpoint, base, info)
+        return cast(PreTrainedModel, load_adapter(load_weights(base, info), checkpoint))
+    if base is not None:
+        raise ValueError(f"base is {str(base)!r}, but {checkpoint} is a whole checkpoint: leave base out")
+    return load_weights(checkpoint, info)
+
+
+def _check_base(adapter: str | Path, base: str | Path, info: CheckpointInfo) -> None:
+    """Refuse a base that is not there, or that the adapter was not trained on."""
+    try:
+        files = [find_file(base, name) for name in ("tokenizer.json", "model.safetensors")]
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"the base of {adapter} is gone, name it as base: {error}") from error
+    folder = files[0].parent if files[0] is not None and files[1] is not None else Path(base)
+    if info.base_hash is not None and folder.is_dir() and hash_base(folder) != info.base_hash:
+        raise ValueError(
+            f"the adapter {adapter} was trained on another base than {base}: name the base whose hash is "
+            f"{info.base_hash}, or train the adapter again"
+        )
+
+
+def load_weights(checkpoint: str | Path, info: CheckpointInfo) -> PreTrainedModel:
+    """Load the stock model of a checkpoint.
+
+    Args:
+        checkpoint: a folder or a Hub id.
+        info: its `recbert.json`, which says whether the model is causal or masked.
+
+    Raises:
+        FileNotFoundError: there are no weights or no configuration.
+        ValueError: the weights are damaged, or those of another model.
+    """
+    auto = AutoModelForMaskedLM if info.input.objective == "masked-item" else AutoModelForCausalLM
+    try:
+        loaded: Any = auto.from_pretrained(checkpoint, output_loading_info=True, use_safetensors=True)
+    except OSError as error:
+        raise FileNotFoundError(f"{checkpoint} cannot be loaded: {' '.join(str(error).split())}") from error
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(
+            f"the weights in {checkpoint} are damaged ({' '.join(str(error).split())[:200]}): copy the "
+            "checkpoint again"
+        ) from error
+    model: PreTrainedModel
+    model, loading = loaded
+    if loading["missing_keys"]:
+        raise ValueError(
+            f"the weights in {checkpoint} lack {sorted(loading['missing_keys'])[:3]}: copy the checkpoint "
+            "again, or train it again"
+        )
+    return model
