@@ -124,11 +124,11 @@ def told(number: float, units: list[tuple[float, str]]) -> str:
 
 SCHEMES = {"one GPU": 1, "DDP": 8, "FSDP2": 8, "split table": 8}
 CONFIG = {
-    "one GPU": "gpu.yaml",
-    "DDP": "ddp.yaml",
-    "FSDP2": "fsdp.yaml",
-    "split table": "ddp.yaml",
-}  # and model.shard_items
+    "one GPU": "`gpu.yaml`",
+    "DDP": "`ddp.yaml`",
+    "FSDP2": "`fsdp.yaml`",
+    "split table": "`ddp.yaml`, `model.shard_items`",
+}
 COUNTS = [(1e9, " B"), (1e6, " M"), (1e3, " k")]
 TIMES = [(3600.0, " h"), (60.0, " min"), (1.0, " s")]
 JOBS = [
@@ -161,7 +161,7 @@ def print_table() -> None:
         print(f"| {told(job.events, COUNTS)} | {told(job.items, COUNTS)} | {job.width} x {job.layers}, "
               f"{job.length} | {job.batch:,} | {f'sampled, {job.negatives}' if job.negatives else 'full'} | "
               f"{told(job.table + job.body, COUNTS)} | {flops_per_event(job) / 1e6:,.0f} | {shown} | "
-              f"{taken}: `{CONFIG[taken]}` | {' / '.join(times)} |")  # fmt: skip
+              f"{taken}: {CONFIG[taken]} | {' / '.join(times)} |")  # fmt: skip
 
 
 STEP = """

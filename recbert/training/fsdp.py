@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
@@ -65,14 +64,14 @@ def gathered(model: nn.Module) -> Iterator[None]:
         model.reshard()
 
 
-def gather_weights(model: nn.Module, accelerator: Accelerator) -> dict[str, Tensor] | None:
+def gather_weights(model: nn.Module, accelerator: Any) -> dict[str, Tensor] | None:
     """Give all weights by name, on the first process; None without FSDP2, when the model has them whole.
 
     Every process has to call it, for all bring their slices. Tied names share one tensor, as in the model.
 
     Args:
         model: the model under training.
-        accelerator: the Trainer's.
+        accelerator: the Trainer's `accelerate.Accelerator`.
     """
     if not isinstance(model, FSDPModule):
         return None

@@ -225,7 +225,7 @@ class RecTrainer(Trainer):
         if _internal_call:
             super().save_model(None if output_dir is None else str(output_dir), _internal_call)
             return
-        weights = gather_weights(self.model, self.accelerator)
+        weights = gather_weights(self.accelerator.unwrap_model(self.model), self.accelerator)
         if self.args.should_save:
             target = output_dir or Path(self.args.output_dir or ".", "model")
             with write_folder(target, marker=INFO_FILE) as draft:
