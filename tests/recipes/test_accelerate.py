@@ -3,6 +3,7 @@
 import argparse
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,8 @@ def test_two_machines_train_one_model(tmp_path: Path) -> None:
     recipe = str(write_recipe(tmp_path / "recipe.yaml", "run"))
     assert main(["prepare", "--config", recipe]) == 0
     machines = ["--num_machines", "2", "--num_processes", "2", "--main_process_ip", "127.0.0.1"]
-    command = ["accelerate", "launch", "--config_file", str(FOLDER / "ddp-multi-node.yaml"), *machines]
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    command = [*launch, "--config_file", str(FOLDER / "ddp-multi-node.yaml"), *machines]
     processes = [
         subprocess.Popen(
             [*command, "--machine_rank", rank, str(ROOT / "scripts" / "pretrain.py"), "--config", recipe],
