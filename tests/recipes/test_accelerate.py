@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -70,7 +71,10 @@ def test_two_machines_train_one_model(tmp_path: Path) -> None:
     write_events(tmp_path / "events.csv")
     recipe = str(write_recipe(tmp_path / "recipe.yaml", "run"))
     assert main(["prepare", "--config", recipe]) == 0
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
     machines = ["--num_machines", "2", "--num_processes", "2", "--main_process_ip", "127.0.0.1"]
+    machines += ["--main_process_port", port]
     launch = [sys.executable, "-m", "accelerate.commands.launch"]
     command = [*launch, "--config_file", str(FOLDER / "ddp-multi-node.yaml"), *machines]
     processes = [
