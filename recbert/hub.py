@@ -19,7 +19,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from recbert.checkpoint import INFO_FILE
+from recbert.checkpoint import INFO_FILE, POPULARITY_FILE
+from recbert.tokenizer import INDEX_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ ALLOWED_FILES = (
     "adapter_model.safetensors",
     "tokenizer.json",
     "tokenizer_config.json",
+    INDEX_FILE,
+    POPULARITY_FILE,
     INFO_FILE,
     "recipe.yaml",
     "metrics.json",
@@ -141,8 +144,10 @@ def _publishable_files(folder: Path) -> list[str]:
     )
     has_config = "config.json" in files or "adapter_config.json" in files
     missing = [] if has_config else ["config.json or adapter_config.json"]
-    missing += [] if any(name.endswith(".safetensors") for name in files) else ["model.safetensors"]
-    missing += [name for name in ("tokenizer.json", INFO_FILE) if name not in files]
+    weights = ("model.", "model-", "adapter_model.")
+    missing += [] if any(name.startswith(weights) for name in files) else ["model.safetensors"]
+    missing += [] if INDEX_FILE in files or "tokenizer.json" in files else ["tokenizer.json"]
+    missing += [] if INFO_FILE in files else [INFO_FILE]
     if missing:
         raise FileNotFoundError(
             f"folder {str(folder)!r} is not a recbert checkpoint: it lacks {', '.join(missing)}"

@@ -3,6 +3,7 @@
 from recbert.checkpoint.folder import hash_base, hash_file, write_folder, write_text
 from recbert.checkpoint.info import (
     INFO_FILE,
+    POPULARITY_FILE,
     CheckpointInfo,
     InputFormat,
     ObjectiveName,
@@ -13,6 +14,7 @@ from recbert.checkpoint.info import (
 
 __all__ = [
     "INFO_FILE",
+    "POPULARITY_FILE",
     "CheckpointInfo",
     "InputFormat",
     "ObjectiveName",

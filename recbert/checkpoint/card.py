@@ -7,8 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from recbert.checkpoint.folder import write_text
 from recbert.checkpoint.info import CheckpointInfo, read_info, write_info
+from recbert.tokenizer import MAPPED_FROM, MASK_ID
 
 _AUTO_CLASSES = {"masked-item": "AutoModelForMaskedLM", "next-item": "AutoModelForCausalLM"}
 _OBJECTIVE_TEXT = {
@@ -37,6 +40,26 @@ scores[:69] = -torch.inf  # tokens that are not items
 scores[{blocked}tokenizer.convert_tokens_to_ids(tokens(info["deny_list"]))] = -torch.inf
 for score, token_id in zip(*scores.topk(min(10, len(scores)))):
     print(unquote(tokenizer.convert_ids_to_tokens(int(token_id))), float(score))
+"""
+
+_LARGE_SNIPPET = r"""
+import json, sys, torch
+from safetensors.torch import load_file
+{imports}
+from transformers.utils import cached_file
+name, *history = sys.argv[1:]  # the folder or Hub id of this model, then item ids, the oldest first
+model = {model}.eval()
+info = json.load(open(cached_file(name, "recbert.json"), encoding="utf-8"))
+items = load_file(cached_file(name, "items.safetensors"))
+text, ends = items["text"].numpy().tobytes(), [0, *items["ends"].tolist()]
+ids = [text[start:end].decode() for start, end in zip(ends, ends[1:])]
+places = {{item: place for place, item in enumerate(ids)}}
+known = [69 + places[item] for item in history if item in places]  # the first 69 tokens are not items
+with torch.no_grad():
+    scores = model(input_ids=torch.tensor([{query}])).logits[0, -1, 69:].float()
+scores[[places[item] for item in {blocked}info["deny_list"] if item in places]] = -torch.inf
+for score, place in zip(*scores.topk(min(10, len(scores)))):
+    print(ids[int(place)], float(score))
 """
 
 
@@ -103,7 +126,8 @@ def build_snippet(info: CheckpointInfo, config_json: dict[str, Any], base: str |
         Python source.
     """
     auto_class = _AUTO_CLASSES[info.input.objective]
-    imports = [f"from transformers import {auto_class}, AutoTokenizer"]
+    large = len(info.popularity) > MAPPED_FROM  # then the vocabulary is no stock tokenizer
+    imports = [f"from transformers import {auto_class}{'' if large else ', AutoTokenizer'}"]
     model = f"{auto_class}.from_pretrained(name)"
     if base is not None:
         imports.insert(0, "from peft import PeftModel")
@@ -111,11 +135,12 @@ def build_snippet(info: CheckpointInfo, config_json: dict[str, Any], base: str |
     if config_json.get("model_type") == _RECURRENT:
         imports.append("import recbert.recurrent  # the class of the model; it is not part of transformers")
     query = f"known[-{info.input.history_length}:]"
-    source = _SNIPPET.format(
+    mask, seen = (f"[{MASK_ID}]", "history") if large else ("[tokenizer.mask_token_id]", "known")
+    source = (_LARGE_SNIPPET if large else _SNIPPET).format(
         imports="\n".join(imports),
         model=model,
-        query=f"{query} + [tokenizer.mask_token_id]" if info.input.append_mask else query,
-        blocked="known + " if info.filter_seen else "",
+        query=f"{query} + {mask}" if info.input.append_mask else query,
+        blocked=f"{seen} + " if info.filter_seen else "",
     )
     return source.strip()
 
@@ -139,7 +164,7 @@ def _summary(info: CheckpointInfo, config_json: dict[str, Any], base: str | None
         what = f"A LoRA adapter for the sequential recommender `{base}` ({architecture})"
     return (
         f"# {architecture} for recommendation\n\n"
-        f"{what} over {len(info.popularity):,} items, trained on {sum(info.popularity):,} events. "
+        f"{what} over {len(info.popularity):,} items, trained on {int(np.sum(info.popularity)):,} events. "
         f"It {_OBJECTIVE_TEXT[info.input.objective]}. Items are the tokens of its tokenizer."
     )
 

@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from recbert.tokenizer import INDEX_FILE
+
 _BLOCK = 1 << 20
 
 
@@ -105,10 +107,12 @@ def hash_base(folder: str | Path) -> str:
         FileNotFoundError: the folder has no weights or no tokenizer.
     """
     folder = Path(folder)
-    files = [*sorted(folder.glob("model*.safetensors")), folder / "tokenizer.json"]
-    if len(files) < 2 or not files[-1].exists():
+    weights = sorted(folder.glob("model*.safetensors"))
+    vocabulary = [path for name in (INDEX_FILE, "tokenizer.json") if (path := folder / name).exists()][:1]
+    if not weights or not vocabulary:
         raise FileNotFoundError(
             f"{folder} is not a checkpoint: it needs model.safetensors and tokenizer.json"
         )
+    files = [*weights, *vocabulary]
     joined = " ".join(hash_file(file) for file in files)
     return f"sha256:{hashlib.sha256(joined.encode()).hexdigest()}"

@@ -2,14 +2,23 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from transformers.utils.hub import cached_file
 
 from recbert.checkpoint.folder import write_text
+from recbert.tokenizer import MAPPED_FROM
 
 INFO_FILE = "recbert.json"
+POPULARITY_FILE = "popularity.safetensors"
+"""Holds the popularity of catalogues past two million items, which as JSON would take seconds to read."""
 FORMAT_VERSION = 1
 
 ObjectiveName = Literal["masked-item", "next-item"]
@@ -72,7 +81,7 @@ class CheckpointInfo:
     """
 
     input: InputFormat
-    popularity: list[int]
+    popularity: Sequence[int] | NDArray[np.int64]
     filter_seen: bool = True
     deny_list: list[str] = dataclasses.field(default_factory=list)
     protocol: str = ""
@@ -116,13 +125,25 @@ def _check_keys(content: dict[str, Any], kind: type, needed: set[str]) -> None:
 
 
 def write_info(folder: str | Path, info: CheckpointInfo) -> None:
-    """Write `recbert.json`.
+    """Write `recbert.json`, and `popularity.safetensors` beside it where the catalogue is large.
 
     Args:
         folder: the checkpoint folder.
         info: what to write.
     """
-    text = json.dumps(dataclasses.asdict(info), indent=1, ensure_ascii=False)
+    counts = np.asarray(info.popularity, dtype=np.int64)
+    content = dataclasses.asdict(dataclasses.replace(info, popularity=[]))
+    if len(counts) > MAPPED_FROM:
+        content["popularity"] = POPULARITY_FILE
+        draft = Path(folder) / f".{POPULARITY_FILE}.draft"
+        try:
+            save_file({"popularity": torch.from_numpy(counts)}, draft)
+            draft.replace(Path(folder) / POPULARITY_FILE)  # whoever has mapped the old file keeps it
+        finally:
+            draft.unlink(missing_ok=True)
+    else:
+        content["popularity"] = counts.tolist()
+    text = json.dumps(content, indent=1, ensure_ascii=False)
     write_text(Path(folder) / INFO_FILE, text + "\n")
 
 
@@ -146,7 +167,23 @@ def read_info(folder_or_hub_id: str | Path) -> CheckpointInfo:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not JSON, or not UTF-8
         raise ValueError(f"{path} is not valid JSON ({error}): copy the checkpoint again") from error
-    return CheckpointInfo.from_dict(content)
+    info = CheckpointInfo.from_dict(content)
+    if info.popularity == POPULARITY_FILE:
+        return dataclasses.replace(info, popularity=_read_popularity(folder_or_hub_id))
+    return info
+
+
+def _read_popularity(folder_or_hub_id: str | Path) -> NDArray[np.int64]:
+    """Map the counts of a large catalogue, (V_items,)."""
+    path = find_file(folder_or_hub_id, POPULARITY_FILE)
+    if path is None:
+        raise FileNotFoundError(f"{folder_or_hub_id} has no {POPULARITY_FILE}: copy the checkpoint again")
+    try:
+        with safe_open(path, framework="pt") as stored:
+            counts: NDArray[np.int64] = stored.get_tensor("popularity").numpy()
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}): copy the checkpoint again") from error
+    return counts
 
 
 def find_file(folder_or_hub_id: str | Path, name: str) -> Path | None:

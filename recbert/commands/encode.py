@@ -52,7 +52,7 @@ def run(arguments: list[str]) -> int:
         write_shard(
             path, {"user_id": pa.array([user for user, _ in known], pa.string()), "vector": _lists(vectors)}
         )
-    columns = {"item_id": recommender.tokenizer.item_ids, "vector": _lists(weight)}
+    columns = {"item_id": list(recommender.tokenizer.item_ids), "vector": _lists(weight)}
     if bias is not None:
         columns["bias"] = bias.detach().cpu().numpy()
     write_shard(output / "items.parquet", columns)

@@ -1,6 +1,7 @@
 """`recbert finetune`: adapt a checkpoint to other data, with LoRA where the recipe has an adapter section."""
 
 import logging
+from pathlib import Path
 from typing import cast
 
 from transformers import PreTrainedModel, set_seed
@@ -8,8 +9,10 @@ from transformers import PreTrainedModel, set_seed
 from recbert.adapters import add_lora, parameter_counts
 from recbert.checkpoint import find_file, read_info
 from recbert.commands.session import objective_of, read_data, train
+from recbert.hub import fetch
 from recbert.recipe import AdapterConfig, Recipe, load_recipe, recipe_parser
 from recbert.recommender import load_weights
+from recbert.sharding import item_mesh, load_sharded
 from recbert.tokenizer import ItemTokenizer
 
 logger = logging.getLogger(__name__)
@@ -61,6 +64,11 @@ def _load_base(recipe: Recipe, tokenizer: ItemTokenizer) -> PreTrainedModel:
             f"objective.name is {recipe.objective.name!r} and {base} was trained with "
             f"{info.input.objective!r}: use the base's"
         )
+    if recipe.model.shard_items:
+        if recipe.adapter is not None:
+            raise ValueError("the recipe has an adapter and model.shard_items: drop one of them")
+        folder = base if Path(base).is_dir() else fetch(base)
+        return load_sharded(folder, item_mesh(recipe.training.device), objective=info.input.objective)
     return load_weights(base, info)
 
 

@@ -5,6 +5,8 @@ from transformers import set_seed
 from recbert.commands.session import objective_of, read_data, train
 from recbert.models import build_model
 from recbert.recipe import load_recipe, recipe_parser
+from recbert.sharding import item_mesh, shard_items
+from recbert.tokenizer import ItemTokenizer
 
 
 def run(arguments: list[str]) -> int:
@@ -24,7 +26,7 @@ def run(arguments: list[str]) -> int:
     size = recipe.model
     model = build_model(
         size.family,
-        tokenizer,
+        ItemTokenizer(["any"]) if size.shard_items else tokenizer,  # that table is drawn row by row below
         objective=recipe.objective.name,
         hidden_size=size.hidden_size,
         num_hidden_layers=size.num_hidden_layers,
@@ -33,5 +35,8 @@ def run(arguments: list[str]) -> int:
         dropout=size.dropout,
         max_length=recipe.sequences.max_length,
     )
+    if size.shard_items:
+        mesh = item_mesh(recipe.training.device)
+        shard_items(model, len(tokenizer), mesh, seed=recipe.training.seed)
     train(recipe, model, objective_of(recipe, tokenizer), data, manifest)
     return 0

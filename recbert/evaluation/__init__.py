@@ -10,13 +10,17 @@ from recbert.evaluation.metrics import popularity_buckets
 from recbert.evaluation.ranking import Ranking, Scorer
 from recbert.evaluation.ranking_metrics import RankingMetrics, parse_metric
 from recbert.evaluation.ranks import exclude_items, rank_scores, rank_targets, seen_cells
+from recbert.evaluation.shards import ItemSlice, VectorScorer, best_items, rank_over_shards, slice_items
 from recbert.evaluation.table import build_bucket_table, build_table, describe_protocol
 
 __all__ = [
     "Comparison",
+    "ItemSlice",
     "Ranking",
     "RankingMetrics",
     "Scorer",
+    "VectorScorer",
+    "best_items",
     "bootstrap_mean",
     "build_bucket_table",
     "build_table",
@@ -25,8 +29,10 @@ __all__ = [
     "exclude_items",
     "parse_metric",
     "popularity_buckets",
+    "rank_over_shards",
     "rank_scores",
     "rank_targets",
     "seen_cells",
+    "slice_items",
     "top_items",
 ]

@@ -2,8 +2,9 @@
 
 from recbert.training.arguments import RecTrainingArguments
 from recbert.training.machines import check_shared_folder
+from recbert.training.provenance import Provenance
 from recbert.training.resuming import is_complete, last_checkpoint, list_checkpoints
-from recbert.training.trainer import Provenance, RecTrainer
+from recbert.training.trainer import RecTrainer
 
 __all__ = [
     "Provenance",

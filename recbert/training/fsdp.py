@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
+from recbert.sharding import item_tables
+
 
 def cut_model(model: nn.Module, plugin: Any) -> None:
     """Cut the weights of a model into one slice a process, as one group.
@@ -22,8 +24,14 @@ def cut_model(model: nn.Module, plugin: Any) -> None:
         plugin: accelerate's `FullyShardedDataParallelPlugin`; precision and offloading are taken from it.
 
     Raises:
-        ValueError: FSDP version 1 is asked for, or processes without weights.
+        ValueError: FSDP version 1 is asked for, or processes without weights, or the item table is split
+            already.
     """
+    if item_tables(model):
+        raise ValueError(
+            "model.shard_items splits the item table over the processes already: launch it with "
+            "recipes/accelerate/ddp.yaml, or leave shard_items out"
+        )
     if plugin.fsdp_version != 2:
         raise ValueError(
             "fsdp_version is 1: the loss needs the item table outside of the model's forward, which only "

@@ -1,7 +1,6 @@
 """RecTrainer: an objective and full-catalogue evaluation wired into transformers.Trainer."""
 
 import copy
-import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,36 +15,36 @@ from recbert.adapters import base_folder, base_name
 from recbert.backends import TorchScorer
 from recbert.checkpoint import INFO_FILE, CheckpointInfo, hash_base, write_folder, write_info, write_text
 from recbert.checkpoint.card import build_model_card
-from recbert.evaluation import Ranking, RankingMetrics, describe_protocol, parse_metric, rank_targets
+from recbert.evaluation import (
+    Ranking,
+    RankingMetrics,
+    parse_metric,
+    rank_over_shards,
+    rank_targets,
+)
 from recbert.inputs import TargetRows, TokenIds, TrainRows
 from recbert.models import check_fits, hidden_only, item_table
 from recbert.objectives import MaskedItem, NextItem
+from recbert.sharding import item_tables
 from recbert.training.arguments import RecTrainingArguments
 from recbert.training.direction import check_direction
+from recbert.training.figures import (
+    MAIN_METRICS,
+    list_length,
+    training_metrics,
+    validation_figures,
+    validation_protocol,
+)
 from recbert.training.fsdp import cut_model, gather_weights, gathered
 from recbert.training.loading import build_loader, open_training
 from recbert.training.packing import prepare_packing
+from recbert.training.provenance import Provenance
+from recbert.training.sharded import SplitTables, write_together
 from recbert.training.stream import TrainStream
 
 logger = logging.getLogger(__name__)
 
-MAIN_METRICS = ("hit@10", "ndcg@10", "mrr@10", "coverage@10")
 """What is logged at every evaluation during training, and what a checkpoint records."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Provenance:
-    """Where a checkpoint comes from; written into `recbert.json`, `recipe.yaml` and the model card.
-
-    Attributes:
-        protocol: how the data was split and the metrics are obtained, in words.
-        data_fingerprint: hash of the prepared data.
-        recipe: the resolved recipe as YAML.
-    """
-
-    protocol: str = ""
-    data_fingerprint: str = ""
-    recipe: str = ""
 
 
 class RecTrainer(Trainer):
@@ -75,6 +74,7 @@ class RecTrainer(Trainer):
     _validation: dict[int, dict[str, float]]
     _packed: bool
     _caches: bool
+    _split: SplitTables | None
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class RecTrainer(Trainer):
         *,
         objective: NextItem | MaskedItem,
         data: Mapping[str, Any],
-        provenance: Provenance = Provenance(),
+        provenance: Provenance | None = None,
         filter_seen: bool = True,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
@@ -100,11 +100,13 @@ class RecTrainer(Trainer):
         if targets and args.eval_strategy != IntervalStrategy.NO and args.metric_for_best_model:
             parse_metric(args.metric_for_best_model.removeprefix("eval_"))  # now, not after an epoch
         self.objective = objective
-        self.provenance = provenance
+        self.provenance = provenance or Provenance()
         self.filter_seen = filter_seen
         is_causal = objective.input_format.objective == "next-item"
         self._caches = is_causal and bool(getattr(model.config, "use_cache", False))
         self._packed = prepare_packing(model, objective, args)
+        self._split = SplitTables(model, args) if item_tables(model) else None
+        callbacks = callbacks if self._split is None else [*callbacks, self._split]
         self.ranking = self._validated = None
         self._validation = {}
         super().__init__(
@@ -148,6 +150,12 @@ class RecTrainer(Trainer):
         mean: Tensor = total / (count * max(1, self.args.n_gpu))
         return mean
 
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        """Clip the gradients, those of split tables included."""
+        if self._split is not None:
+            return self._split.clip(model, self.args.max_grad_norm)
+        return cast(Tensor, super()._clip_grad_norm(model))  # type: ignore[no-untyped-call]  # as transformers
+
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
         """Give this process's batches, the same for any number of processes; see `BatchPlan`."""
         rows = cast("TrainRows | TrainStream", self.train_dataset)
@@ -184,13 +192,23 @@ class RecTrainer(Trainer):
         popularity = self.popularity
         scorer = TorchScorer(model, self.objective.input_format, popularity)
         targets = cast(TargetRows, dataloader.dataset)
-        batch_size = self.args.per_device_eval_batch_size
-        with gathered(model):
-            self.ranking = rank_targets(
-                scorer, targets, filter_seen=self.filter_seen, k=self._list_length(), batch_size=batch_size
+        chosen = (self.args.metric_for_best_model or "").removeprefix("eval_") or MAIN_METRICS[0]
+        size, k = self.args.per_device_eval_batch_size, list_length(chosen)
+        if self._split is None:
+            with gathered(model):
+                self.ranking = rank_targets(
+                    scorer, targets, filter_seen=self.filter_seen, k=k, batch_size=size
+                )
+        else:
+            table = self._split.items(self.objective.tokenizer.num_items)
+            self.ranking = rank_over_shards(
+                scorer, table, targets, popularity, filter_seen=self.filter_seen, k=k, batch_size=size
             )
         model.train(training)
-        metrics = self._metrics(self.ranking, popularity)
+        if self.is_in_train:
+            metrics = training_metrics(self.ranking, popularity, chosen)
+        else:
+            metrics = RankingMetrics().compute(self.ranking, popularity)
         if targets is self.eval_dataset:
             self._validated = self.ranking
             self._validation[self.state.global_step] = metrics
@@ -201,20 +219,6 @@ class RecTrainer(Trainer):
             num_samples=len(self.ranking.ranks),
         )
 
-    def _list_length(self) -> int:
-        """Give the longest list that a metric may look at."""
-        wanted = (self.args.metric_for_best_model or MAIN_METRICS[0]).removeprefix("eval_").rpartition("@")[2]
-        return max(*RankingMetrics().ks, int(wanted) if wanted.isdecimal() else 1)
-
-    def _metrics(self, ranking: Ranking, popularity: TokenIds) -> dict[str, float]:
-        """Give the metrics of a ranking by name."""
-        metrics = RankingMetrics()
-        if not self.is_in_train:
-            return metrics.compute(ranking, popularity)
-        wanted = (self.args.metric_for_best_model or MAIN_METRICS[0]).removeprefix("eval_")
-        names = dict.fromkeys((*MAIN_METRICS, wanted))
-        return {name: metrics.value(ranking, name, popularity) for name in names}
-
     def save_model(self, output_dir: str | Path | None = None, _internal_call: bool = False) -> None:
         """Write a checkpoint folder that plain transformers (or PEFT, for an adapter) loads.
 
@@ -223,14 +227,34 @@ class RecTrainer(Trainer):
             _internal_call: set by the Trainer for its own resumable checkpoints, which are left as they are.
         """
         if _internal_call:
-            super().save_model(None if output_dir is None else str(output_dir), _internal_call)
+            folder = str(output_dir or self.args.output_dir)
+            super().save_model(folder, _internal_call)
+            if self._split is not None:
+                self._split.write(folder, with_state=True)
             return
+        target = output_dir or Path(self.args.output_dir or ".", "model")
         weights = gather_weights(self.accelerator.unwrap_model(self.model), self.accelerator)
-        if self.args.should_save:
-            target = output_dir or Path(self.args.output_dir or ".", "model")
+        if self._split is not None:
+            with write_together(target, marker=INFO_FILE) as draft:
+                if self.args.should_save:
+                    self._write_checkpoint(draft, weights)
+                self._split.write(draft)
+        elif self.args.should_save:
             with write_folder(target, marker=INFO_FILE) as draft:
                 self._write_checkpoint(draft, weights)
         self.accelerator.wait_for_everyone()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self._split is not None:
+            self._split.read(resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if self._split is not None:
+            self._split.read(cast(str, self.state.best_model_checkpoint))
+        else:
+            super()._load_best_model()
 
     def _write_checkpoint(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         """Write weights (None: the model's), vocabulary, `recbert.json`, recipe and card into a folder."""
@@ -238,13 +262,14 @@ class RecTrainer(Trainer):
         model.save_pretrained(folder, state_dict=weights)
         self.objective.tokenizer.save_pretrained(folder)
         base = base_folder(model)
+        best = self.state.best_global_step if self.args.load_best_model_at_end else None
         info = CheckpointInfo(
             input=self.objective.input_format,
-            popularity=self.popularity.tolist(),
+            popularity=self.popularity,
             filter_seen=self.filter_seen,
-            protocol=self._protocol(),
+            protocol=validation_protocol(self.provenance.protocol, self._validated),
             base_hash=None if base is None else hash_base(base),
-            metrics=self._figures(),
+            metrics=validation_figures(self._validation, best, self._validated),
             data_fingerprint=self.provenance.data_fingerprint,
         )
         write_info(folder, info)
@@ -254,24 +279,3 @@ class RecTrainer(Trainer):
             info, model.config.to_dict(), self.provenance.recipe or None, base_name(model)
         )
         write_text(folder / "README.md", card)
-
-    def _protocol(self) -> str:
-        """Say how the figures were obtained: on the validation part, which chose the epoch."""
-        if not self._validated:
-            return self.provenance.protocol
-        split = f"{self.provenance.protocol or 'split not recorded'}; validation part"
-        return describe_protocol(split, self._validated, RankingMetrics())
-
-    def _figures(self) -> dict[str, float]:
-        """Give the main validation figures of the model as it is, with intervals if it was ranked last."""
-        if not self._validation:
-            return {}
-        last = max(self._validation)
-        best = self.state.best_global_step if self.args.load_best_model_at_end else None
-        chosen = self._validation.get(best or last, self._validation[last])
-        figures = {name: float(chosen[name]) for name in MAIN_METRICS}
-        metrics = RankingMetrics()
-        if self._validated and metrics.value(self._validated, "ndcg@10") == figures["ndcg@10"]:
-            for name in ("hit@10", "ndcg@10"):
-                figures[f"{name}_low"], figures[f"{name}_high"] = metrics.bootstrap(self._validated, name)
-        return figures

@@ -2,8 +2,7 @@
 
 from recbert.objectives.losses.full_softmax import FullSoftmax
 from recbert.objectives.losses.labelled import labelled
-from recbert.objectives.losses.rows import gather_rows
 from recbert.objectives.losses.sampled_softmax import SampledSoftmax
 from recbert.objectives.losses.samplers import Sampler, UniformSampler
 
-__all__ = ["FullSoftmax", "SampledSoftmax", "Sampler", "UniformSampler", "gather_rows", "labelled"]
+__all__ = ["FullSoftmax", "SampledSoftmax", "Sampler", "UniformSampler", "labelled"]

@@ -1,11 +1,14 @@
 """The softmax over the whole vocabulary."""
 
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from recbert.objectives.losses.chunked import chunked_cross_entropy, product_dtype
 from recbert.objectives.losses.kernels import find_kernel
+from recbert.sharding import sharded_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class FullSoftmax:
         Returns:
             A scalar in float32, in nats. Its gradient can be taken once.
         """
+        if isinstance(weight, DTensor):
+            return sharded_cross_entropy(hidden, weight, cast("DTensor | None", bias), labels)
         dtype = product_dtype(hidden)
         kernel = find_kernel(hidden.device, dtype, with_bias=bias is not None) if len(labels) else None
         if kernel is None:

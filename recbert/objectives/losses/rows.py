@@ -1,17 +1,22 @@
 """Rows of the item table."""
 
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
+from recbert.sharding import exchange_rows
 
-def gather_rows(weight: Tensor, ids: Tensor) -> Tensor:
-    """Gather rows of the item table.
+
+def take_rows(table: Tensor, ids: Tensor) -> Tensor:
+    """Give rows of the item table or values of its bias; of split ones from the processes that hold them.
 
     Args:
-        weight: (V, D) item matrix.
+        table: (V, D) item matrix, or (V,) bias.
         ids: (M,) token ids; repeats are allowed.
 
     Returns:
-        (M, D).
+        (M, D), or (M,).
     """
-    return functional.embedding(ids, weight)
+    if isinstance(table, DTensor):
+        return exchange_rows(table, ids)
+    return functional.embedding(ids, table) if table.ndim == 2 else table[ids]

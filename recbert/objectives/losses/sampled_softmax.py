@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from recbert.objectives.losses.rows import gather_rows
+from recbert.objectives.losses.rows import take_rows
 from recbert.objectives.losses.samplers import Sampler
 
 
@@ -51,11 +51,11 @@ class SampledSoftmax:
         """
         drawn, log_q = self.sampler.draw(self.negatives, labels.device)  # (S,)
         ids = torch.cat([labels, drawn])
-        rows = gather_rows(weight, ids).to(hidden.dtype)
+        rows = take_rows(weight, ids).to(hidden.dtype)
         positive = (hidden * rows[: len(labels)]).sum(1).float()  # (N,)
         negative = (hidden @ rows[len(labels) :].T).float()  # (N, S)
         if bias is not None:
-            values = bias[ids].float()
+            values = take_rows(bias, ids).float()
             positive, negative = positive + values[: len(labels)], negative + values[len(labels) :]
         negative = negative - (math.log(self.negatives) + log_q)
         negative = negative.masked_fill(drawn == labels[:, None], -torch.inf)

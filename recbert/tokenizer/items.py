@@ -1,53 +1,29 @@
-"""Item ids and token ids: the vocabulary of a recommender, saved as a stock fast tokenizer.
+"""`ItemTokenizer`: the two-way table between item ids and token ids."""
 
-Every item is one word of a ``WordLevel`` vocabulary, and the text of a history is its words joined by
-spaces. Whatever could break a word apart is percent-encoded, so that any string is an item id::
-
-    id      0      1      2       3      4      5 ... 68                      69 ...
-    token   [PAD]  [UNK]  [MASK]  [BOS]  [EOS]  [unused0] ... [unused63]      the items, sorted by item id
-"""
-
-import logging
 import re
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
 
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
+import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers.utils.hub import cached_file
 
-logger = logging.getLogger(__name__)
+from recbert.tokenizer.index import INDEX_FILE, ItemIndex
+from recbert.tokenizer.layout import (
+    BOS_ID,
+    EOS_ID,
+    FIRST_ITEM_ID,
+    MAPPED_FROM,
+    MASK_ID,
+    PAD_ID,
+    SPECIAL_TOKENS,
+    UNK_ID,
+)
+from recbert.tokenizer.stock import build_stock, read_stock
 
-PAD_ID, UNK_ID, MASK_ID, BOS_ID, EOS_ID = range(5)
-_NAMED_TOKENS = ("[PAD]", "[UNK]", "[MASK]", "[BOS]", "[EOS]")
-#: Reserved from the start (times, event types), so that the ids of items never shift later.
-SPECIAL_TOKENS = (*_NAMED_TOKENS, *(f"[unused{i}]" for i in range(64)))
-FIRST_ITEM_ID = len(SPECIAL_TOKENS)
-
-_ESCAPED = re.compile(r"[\s%]|\[(?=(?:PAD|UNK|MASK|BOS|EOS|unused[0-9]+)\])")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-
-
-def escape_item(item_id: str) -> str:
-    """The token of an item: whitespace, ``%`` and spellings of special tokens are percent-encoded.
-
-    >>> escape_item("a b"), escape_item("100%"), escape_item("x[PAD]y"), escape_item("[sic]")
-    ('a%20b', '100%25', 'x%5BPAD]y', '[sic]')
-    """
-    return _ESCAPED.sub(lambda match: quote(match.group(), safe=""), item_id)
-
-
-def unescape_item(token: str) -> str:
-    """The item id of a token; undoes `escape_item` exactly.
-
-    >>> unescape_item(escape_item("50% off, [MASK]"))
-    '50% off, [MASK]'
-    """
-    return unquote(token)
 
 
 class ItemTokenizer:
@@ -63,11 +39,15 @@ class ItemTokenizer:
     ['b', 'a']
     """
 
-    def __init__(self, hf: PreTrainedTokenizerFast, item_ids: list[str]) -> None:
-        """Wrap a tokenizer whose token ``FIRST_ITEM_ID + i`` is the item ``item_ids[i]``."""
-        self.hf = hf
+    def __init__(self, item_ids: Sequence[str], hf: PreTrainedTokenizerFast | None = None) -> None:
+        """Take distinct item ids in token order and, where it exists already, their stock tokenizer."""
+        if len(item_ids) > MAPPED_FROM and not isinstance(item_ids, ItemIndex):
+            item_ids = ItemIndex.build(item_ids)
         self.item_ids = item_ids
-        self._token_ids = {item_id: token_id for token_id, item_id in enumerate(item_ids, FIRST_ITEM_ID)}
+        self._hf = hf
+        mapped = isinstance(item_ids, ItemIndex)
+        places = enumerate(() if mapped else item_ids, FIRST_ITEM_ID)
+        self._token_ids = {item_id: token_id for token_id, item_id in places}
 
     @classmethod
     def from_items(cls, items: Iterable[str] | Any) -> "ItemTokenizer":
@@ -80,48 +60,54 @@ class ItemTokenizer:
         Raises:
             ValueError: No items, or an id that is not a non-empty string of valid Unicode.
         """
-        item_ids = _sorted_ids(items)
-        tokens = [escape_item(item_id) for item_id in item_ids]
-        vocabulary = {token: token_id for token_id, token in enumerate((*SPECIAL_TOKENS, *tokens))}
-        backend = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
-        backend.pre_tokenizer = WhitespaceSplit()
-        hf = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers annotates no __init__
-            tokenizer_object=backend,
-            pad_token="[PAD]",
-            unk_token="[UNK]",
-            mask_token="[MASK]",
-            bos_token="[BOS]",
-            eos_token="[EOS]",
-            model_input_names=["input_ids", "attention_mask"],
-            clean_up_tokenization_spaces=False,
-        )
-        return cls(hf, item_ids)
+        return cls(_sorted_ids(items))
 
     @classmethod
     def from_pretrained(cls, path_or_hub_id: str | PathLike[str]) -> "ItemTokenizer":
         """The tokenizer saved in a folder or a Hub repository.
 
         Raises:
-            FileNotFoundError: There is no such folder, or it holds no ``tokenizer.json``.
+            FileNotFoundError: There is no such folder, or it holds neither ``items.safetensors`` nor
+                ``tokenizer.json``.
             ValueError: It is not a tokenizer of items; the message names what is missing.
         """
         name = str(path_or_hub_id)
-        if Path(name).is_dir():
-            if not (Path(name) / "tokenizer.json").is_file():
-                raise FileNotFoundError(f"{name} holds no tokenizer.json: save the tokenizer there")
-        elif not _HUB_ID.fullmatch(name):
-            raise FileNotFoundError(f"{name} is neither a folder nor a Hub id (owner/name)")
+        index = _find_index(name)
+        if index is not None:
+            return cls(ItemIndex.load(index))
         hf = AutoTokenizer.from_pretrained(name)
         if not isinstance(hf, PreTrainedTokenizerFast):
             raise ValueError(f"{name} is no tokenizer of items: it is a {type(hf).__name__}, not a fast one")
-        return cls(hf, _checked_ids(hf, name))
+        return cls(read_stock(hf, name), hf)
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
-        """Write ``tokenizer.json`` and ``tokenizer_config.json``, which plain ``AutoTokenizer`` loads."""
-        self.hf.save_pretrained(str(folder))
+        """Write ``tokenizer.json`` and ``tokenizer_config.json``, which plain ``AutoTokenizer`` loads.
+
+        Above two million items ``items.safetensors`` alone is written, since a tokenizer.json of that size
+        takes half a minute to load; whoever wants it nevertheless calls ``tokenizer.hf.save_pretrained``.
+        What an earlier vocabulary has left in the folder in the other form is removed.
+        """
+        if isinstance(self.item_ids, ItemIndex):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.item_ids.save(Path(folder) / INDEX_FILE)
+            (Path(folder) / "tokenizer.json").unlink(missing_ok=True)
+        else:
+            self.hf.save_pretrained(str(folder))
+            (Path(folder) / INDEX_FILE).unlink(missing_ok=True)
+
+    @property
+    def hf(self) -> PreTrainedTokenizerFast:
+        """The stock tokenizer, built when it is first asked for."""
+        if self._hf is None:
+            self._hf = build_stock(self.item_ids)
+        return self._hf
 
     def encode(self, item_ids: Iterable[str]) -> list[int]:
         """The token id of each item id; ``[UNK]`` (1) for items that are not in the vocabulary."""
+        if isinstance(self.item_ids, ItemIndex):
+            places = self.item_ids.find(list(item_ids))
+            token_ids_found: list[int] = np.where(places < 0, UNK_ID, places + FIRST_ITEM_ID).tolist()
+            return token_ids_found
         token_ids = self._token_ids
         return [token_ids.get(item_id, UNK_ID) for item_id in item_ids]
 
@@ -145,7 +131,7 @@ class ItemTokenizer:
 
     def __contains__(self, item_id: object) -> bool:
         """Whether the item id is in the vocabulary."""
-        return item_id in self._token_ids
+        return item_id in (self.item_ids if isinstance(self.item_ids, ItemIndex) else self._token_ids)
 
     def __repr__(self) -> str:
         return f"ItemTokenizer(num_items={self.num_items})"
@@ -207,28 +193,16 @@ def _sorted_ids(items: Any) -> list[str]:
     return sorted(distinct)
 
 
-def _checked_ids(hf: PreTrainedTokenizerFast, name: str) -> list[str]:
-    """The item ids of a loaded tokenizer in token order, once its layout has proved to be ours."""
-    backend = hf.backend_tokenizer
-    model = type(backend.model).__name__
-    if model != "WordLevel":
-        raise ValueError(f"{name} is no tokenizer of items: its model is {model}, expected WordLevel")
-    if type(backend.pre_tokenizer).__name__ != "WhitespaceSplit" or backend.normalizer is not None:
-        raise ValueError(f"{name} is no tokenizer of items: it must split at whitespace, normalise nothing")
-    by_id = _tokens_by_id(backend.get_vocab(with_added_tokens=True), name)
-    misplaced = [f"{token} at {i}" for i, token in enumerate(SPECIAL_TOKENS) if by_id[i : i + 1] != [token]]
-    if misplaced:
-        raise ValueError(f"{name} is no tokenizer of items: it lacks {', '.join(misplaced[:5])}")
-    if len(by_id) == FIRST_ITEM_ID:
-        raise ValueError(f"{name} holds no items: build it with ItemTokenizer.from_items")
-    return [unescape_item(token) for token in by_id[FIRST_ITEM_ID:]]
-
-
-def _tokens_by_id(vocabulary: dict[str, int], name: str) -> Sequence[str]:
-    """The tokens in the order of their ids, which have to be 0, 1, 2, ..."""
-    by_id = [""] * len(vocabulary)
-    for token, token_id in vocabulary.items():
-        if token_id >= len(by_id):
-            raise ValueError(f"{name} is no tokenizer of items: ids have gaps ({token!r} has {token_id})")
-        by_id[token_id] = token
-    return by_id
+def _find_index(name: str) -> Path | None:
+    """The memory-mapped index of a folder or Hub repository; None when it has a stock tokenizer instead."""
+    if Path(name).is_dir():
+        path = Path(name) / INDEX_FILE
+        if path.is_file():
+            return path
+        if not (Path(name) / "tokenizer.json").is_file():
+            raise FileNotFoundError(f"{name} holds no tokenizer.json: save the tokenizer there")
+        return None
+    if not _HUB_ID.fullmatch(name):
+        raise FileNotFoundError(f"{name} is neither a folder nor a Hub id (owner/name)")
+    found = cached_file(name, INDEX_FILE, _raise_exceptions_for_missing_entries=False)
+    return None if found is None else Path(found)
