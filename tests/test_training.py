@@ -20,7 +20,7 @@ from recbert.inputs import TargetRows
 from recbert.objectives import MaskedItem, NextItem
 from recbert.tokenizer import ItemTokenizer
 from recbert.training import RecTrainer, RecTrainingArguments, last_checkpoint
-from recbert.training.trainer import MAIN_METRICS
+from recbert.training.figures import MAIN_METRICS
 from tests.training_runs import (
     BEST_EPOCH,
     ITEMS,

@@ -120,7 +120,7 @@ def test_failed_saving_leaves_the_old_checkpoint(
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     save = trainer.model.save_pretrained
 
-    def save_half(draft: Path) -> None:
+    def save_half(draft: Path, **_: Any) -> None:
         save(draft)
         (draft / "model.safetensors").write_bytes(b"half")
         raise error

@@ -1,10 +1,5 @@
-"""Small training runs that several tests compare; run as a module, the same runs under torchrun.
+"""Small training runs that several tests compare."""
 
-torchrun --nproc_per_node 2 -m tests.training_runs FOLDER
-"""
-
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +7,7 @@ import torch
 from transformers import PreTrainedModel, TrainerCallback, set_seed
 
 from recbert.models import build_model
-from recbert.objectives import MaskedItem, NextItem
+from recbert.objectives import MaskedItem, NextItem, SampledSoftmax, UniformSampler
 from recbert.tokenizer import ItemTokenizer
 from recbert.training import RecTrainer, RecTrainingArguments
 
@@ -40,12 +35,13 @@ TRAIN = [circle_row(start, 2 + start * 5 % 8) for start in range(10)]
 VALID = [circle_row(start, 4 + start % 3, targets=1 + start % 2) for start in range(7)]
 
 
-def tiny_model(objective: str, *, dropout: float = 0.0, seed: int = 0) -> PreTrainedModel:
-    """One layer, 16 wide, always with the same weights; the masked-item model has an item bias."""
+def tiny_model(
+    objective: str, *, family: str | None = None, dropout: float = 0.0, seed: int = 0
+) -> PreTrainedModel:
+    """One layer, 16 wide, always with the same weights; gpt2 or bert, which has an item bias, by default."""
     set_seed(seed)
-    family = "gpt2" if objective == "next-item" else "bert"
     return build_model(
-        family,
+        family or {"next-item": "gpt2", "masked-item": "bert"}[objective],
         TOKENIZER,
         objective=objective,
         hidden_size=16,
@@ -55,9 +51,11 @@ def tiny_model(objective: str, *, dropout: float = 0.0, seed: int = 0) -> PreTra
     )
 
 
-def tiny_objective(name: str) -> NextItem | MaskedItem:
-    """The objective of that name for the twelve items."""
-    return NextItem(TOKENIZER, MAX_LENGTH) if name == "next-item" else MaskedItem(TOKENIZER, MAX_LENGTH)
+def tiny_objective(name: str, negatives: int | None = None) -> NextItem | MaskedItem:
+    """The objective of that name for the twelve items, with the full softmax or a sampled one."""
+    loss = SampledSoftmax(negatives, sampler=UniformSampler(len(ITEMS))) if negatives else None
+    kind = NextItem if name == "next-item" else MaskedItem
+    return kind(TOKENIZER, MAX_LENGTH, loss=loss)
 
 
 def tiny_arguments(folder: Path, **changes: Any) -> RecTrainingArguments:
@@ -86,13 +84,14 @@ def tiny_trainer(
     dropout: float = 0.0,
     callbacks: tuple[TrainerCallback, ...] = (),
     model: PreTrainedModel | None = None,
+    negatives: int | None = None,
     **changes: Any,
 ) -> RecTrainer:
     """A trainer of the tiny model on the circle; `changes` are training arguments."""
     return RecTrainer(
         model or tiny_model(objective, dropout=dropout),
         tiny_arguments(folder, **changes),
-        objective=tiny_objective(objective),
+        objective=tiny_objective(objective, negatives),
         data={"train": TRAIN, "valid": VALID},
         callbacks=callbacks,
     )
@@ -133,17 +132,3 @@ def global_batch_run(folder: Path, objective: str, processes: int) -> dict[str, 
         "gradients": [entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry],
         "weights": sum(parameter.double().abs().sum().item() for parameter in trainer.model.parameters()),
     }
-
-
-def main(folder: Path) -> None:
-    """Run both objectives in this process group and write the results of the first process."""
-    torch.set_num_threads(1)
-    results = {name: global_batch_run(folder, name, processes=2) for name in OBJECTIVES}
-    if torch.distributed.get_rank() == 0:
-        (folder / "results.json").write_text(json.dumps(results))
-    torch.distributed.barrier()  # a process that leaves early aborts the other
-    torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -18,6 +18,8 @@ VERBS = {
     "doctor": "versions, devices and a five-second self-test",
 }
 
+TRAINING = ("pretrain", "finetune")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb.
@@ -26,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command line after `recbert`; None takes the process's.
 
     Returns:
-        0, 2 for bad input, 130 after Ctrl-C.
+        0, 1 when another process failed, 2 for bad input, 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -56,9 +58,13 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"recbert {verb}: interrupted; what was written before stands{_way_on(verb)}\n")
         return 130
-    except (ValueError, OSError) as error:
-        return _refuse(verb, str(error))
     except Exception as error:
+        if verb in TRAINING and _is_lost_process(error):
+            lost = "another process of this run has ended or cannot be reached; its own output says why"
+            _refuse(verb, f"{lost} ({error}){_way_on(verb)}")
+            return 1
+        if isinstance(error, (ValueError, OSError)):
+            return _refuse(verb, str(error))
         if not _is_failed_writing(error):
             raise
         return _refuse(verb, f"the output cannot be written: free some space ({error})")
@@ -79,9 +85,16 @@ def _is_failed_writing(error: Exception) -> bool:
     return any(sign in str(error) for sign in (*signs, "inline_container.cc"))
 
 
+def _is_lost_process(error: Exception) -> bool:
+    """Tell another process's end, as torch.distributed, gloo and a DataLoader report it, from a defect."""
+    signs = ("third_party/gloo", "DataLoader worker (pid")
+    named = isinstance(error, (ConnectionError, EOFError)) or type(error).__name__.startswith("Dist")
+    return named or any(sign in str(error) for sign in signs)
+
+
 def _way_on(verb: str) -> str:
     """Say how an interrupted verb goes on."""
-    if verb in ("pretrain", "finetune"):
+    if verb in TRAINING:
         return "; go on with --training.resume_from_checkpoint true"
     return "; the same command goes on" if verb in ("recommend", "encode") else ""
 

@@ -13,7 +13,14 @@ from recbert.objectives import MaskedItem, NextItem, SampledSoftmax, UniformSamp
 from recbert.recipe import Recipe, replace_sections
 from recbert.sequences import read_prepared, stream_prepared
 from recbert.tokenizer import ItemTokenizer
-from recbert.training import Provenance, RecTrainer, is_complete, last_checkpoint, list_checkpoints
+from recbert.training import (
+    Provenance,
+    RecTrainer,
+    check_shared_folder,
+    is_complete,
+    last_checkpoint,
+    list_checkpoints,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +92,11 @@ def train(
 
     Raises:
         FileNotFoundError: there is nothing to resume.
-        ValueError: the data was prepared for another `sequences.max_length`.
+        ValueError: the data was prepared for another `sequences.max_length`, or machines share no folder.
     """
     text = _text_with_data(recipe, manifest)
     folder = Path(recipe.training.output_dir or "")
+    check_shared_folder(folder)
     resume = _checkpoint_to_resume(recipe.training.resume_from_checkpoint, folder)
     provenance = Provenance(manifest["protocol"], manifest["fingerprint"], text)
     trainer = RecTrainer(

@@ -1,6 +1,7 @@
 """Training: arguments, the trainer, and the checkpoint that an interrupted run goes on from."""
 
 from recbert.training.arguments import RecTrainingArguments
+from recbert.training.machines import check_shared_folder
 from recbert.training.provenance import Provenance
 from recbert.training.resuming import is_complete, last_checkpoint, list_checkpoints
 from recbert.training.trainer import RecTrainer
@@ -9,6 +10,7 @@ __all__ = [
     "Provenance",
     "RecTrainer",
     "RecTrainingArguments",
+    "check_shared_folder",
     "is_complete",
     "last_checkpoint",
     "list_checkpoints",

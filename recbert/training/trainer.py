@@ -18,7 +18,6 @@ from recbert.checkpoint.card import build_model_card
 from recbert.evaluation import (
     Ranking,
     RankingMetrics,
-    describe_protocol,
     parse_metric,
     rank_over_shards,
     rank_targets,
@@ -29,6 +28,14 @@ from recbert.objectives import MaskedItem, NextItem
 from recbert.sharding import item_tables
 from recbert.training.arguments import RecTrainingArguments
 from recbert.training.direction import check_direction
+from recbert.training.figures import (
+    MAIN_METRICS,
+    list_length,
+    training_metrics,
+    validation_figures,
+    validation_protocol,
+)
+from recbert.training.fsdp import cut_model, gather_weights, gathered
 from recbert.training.loading import build_loader, open_training
 from recbert.training.packing import prepare_packing
 from recbert.training.provenance import Provenance
@@ -37,7 +44,6 @@ from recbert.training.stream import TrainStream
 
 logger = logging.getLogger(__name__)
 
-MAIN_METRICS = ("hit@10", "ndcg@10", "mrr@10", "coverage@10")
 """What is logged at every evaluation during training, and what a checkpoint records."""
 
 
@@ -112,6 +118,8 @@ class RecTrainer(Trainer):
             compute_loss_func=self._loss,
             callbacks=list(callbacks),
         )
+        if self.is_fsdp_enabled:
+            cut_model(model, self.accelerator.state.fsdp_plugin)
 
     @property
     def popularity(self) -> TokenIds:
@@ -184,16 +192,23 @@ class RecTrainer(Trainer):
         popularity = self.popularity
         scorer = TorchScorer(model, self.objective.input_format, popularity)
         targets = cast(TargetRows, dataloader.dataset)
-        size, k = self.args.per_device_eval_batch_size, self._list_length()
+        chosen = (self.args.metric_for_best_model or "").removeprefix("eval_") or MAIN_METRICS[0]
+        size, k = self.args.per_device_eval_batch_size, list_length(chosen)
         if self._split is None:
-            self.ranking = rank_targets(scorer, targets, filter_seen=self.filter_seen, k=k, batch_size=size)
+            with gathered(model):
+                self.ranking = rank_targets(
+                    scorer, targets, filter_seen=self.filter_seen, k=k, batch_size=size
+                )
         else:
             table = self._split.items(self.objective.tokenizer.num_items)
             self.ranking = rank_over_shards(
                 scorer, table, targets, popularity, filter_seen=self.filter_seen, k=k, batch_size=size
             )
         model.train(training)
-        metrics = self._metrics(self.ranking, popularity)
+        if self.is_in_train:
+            metrics = training_metrics(self.ranking, popularity, chosen)
+        else:
+            metrics = RankingMetrics().compute(self.ranking, popularity)
         if targets is self.eval_dataset:
             self._validated = self.ranking
             self._validation[self.state.global_step] = metrics
@@ -203,20 +218,6 @@ class RecTrainer(Trainer):
             metrics={f"{metric_key_prefix}_{name}": value for name, value in metrics.items()},
             num_samples=len(self.ranking.ranks),
         )
-
-    def _list_length(self) -> int:
-        """Give the longest list that a metric may look at."""
-        wanted = (self.args.metric_for_best_model or MAIN_METRICS[0]).removeprefix("eval_").rpartition("@")[2]
-        return max(*RankingMetrics().ks, int(wanted) if wanted.isdecimal() else 1)
-
-    def _metrics(self, ranking: Ranking, popularity: TokenIds) -> dict[str, float]:
-        """Give the metrics of a ranking by name."""
-        metrics = RankingMetrics()
-        if not self.is_in_train:
-            return metrics.compute(ranking, popularity)
-        wanted = (self.args.metric_for_best_model or MAIN_METRICS[0]).removeprefix("eval_")
-        names = dict.fromkeys((*MAIN_METRICS, wanted))
-        return {name: metrics.value(ranking, name, popularity) for name in names}
 
     def save_model(self, output_dir: str | Path | None = None, _internal_call: bool = False) -> None:
         """Write a checkpoint folder that plain transformers (or PEFT, for an adapter) loads.
@@ -232,14 +233,15 @@ class RecTrainer(Trainer):
                 self._split.write(folder, with_state=True)
             return
         target = output_dir or Path(self.args.output_dir or ".", "model")
+        weights = gather_weights(self.accelerator.unwrap_model(self.model), self.accelerator)
         if self._split is not None:
             with write_together(target, marker=INFO_FILE) as draft:
                 if self.args.should_save:
-                    self._write_checkpoint(draft)
+                    self._write_checkpoint(draft, weights)
                 self._split.write(draft)
         elif self.args.should_save:
             with write_folder(target, marker=INFO_FILE) as draft:
-                self._write_checkpoint(draft)
+                self._write_checkpoint(draft, weights)
         self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -254,19 +256,20 @@ class RecTrainer(Trainer):
         else:
             super()._load_best_model()
 
-    def _write_checkpoint(self, folder: Path) -> None:
-        """Write weights, vocabulary, `recbert.json`, recipe and card into a folder."""
+    def _write_checkpoint(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
+        """Write weights (None: the model's), vocabulary, `recbert.json`, recipe and card into a folder."""
         model = self.accelerator.unwrap_model(self.model)
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
         self.objective.tokenizer.save_pretrained(folder)
         base = base_folder(model)
+        best = self.state.best_global_step if self.args.load_best_model_at_end else None
         info = CheckpointInfo(
             input=self.objective.input_format,
             popularity=self.popularity,
             filter_seen=self.filter_seen,
-            protocol=self._protocol(),
+            protocol=validation_protocol(self.provenance.protocol, self._validated),
             base_hash=None if base is None else hash_base(base),
-            metrics=self._figures(),
+            metrics=validation_figures(self._validation, best, self._validated),
             data_fingerprint=self.provenance.data_fingerprint,
         )
         write_info(folder, info)
@@ -276,24 +279,3 @@ class RecTrainer(Trainer):
             info, model.config.to_dict(), self.provenance.recipe or None, base_name(model)
         )
         write_text(folder / "README.md", card)
-
-    def _protocol(self) -> str:
-        """Say how the figures were obtained: on the validation part, which chose the epoch."""
-        if not self._validated:
-            return self.provenance.protocol
-        split = f"{self.provenance.protocol or 'split not recorded'}; validation part"
-        return describe_protocol(split, self._validated, RankingMetrics())
-
-    def _figures(self) -> dict[str, float]:
-        """Give the main validation figures of the model as it is, with intervals if it was ranked last."""
-        if not self._validation:
-            return {}
-        last = max(self._validation)
-        best = self.state.best_global_step if self.args.load_best_model_at_end else None
-        chosen = self._validation.get(best or last, self._validation[last])
-        figures = {name: float(chosen[name]) for name in MAIN_METRICS}
-        metrics = RankingMetrics()
-        if self._validated and metrics.value(self._validated, "ndcg@10") == figures["ndcg@10"]:
-            for name in ("hit@10", "ndcg@10"):
-                figures[f"{name}_low"], figures[f"{name}_high"] = metrics.bootstrap(self._validated, name)
-        return figures
