@@ -1,5 +1,6 @@
 """How scores are computed: the hidden state at the last position against the item matrix, in chunks."""
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,12 +12,12 @@ from transformers import PreTrainedModel
 
 from recbert.checkpoint import InputFormat
 from recbert.inputs import TokenIds, build_query, count_known, group_by_length
-from recbert.models import hidden_only, item_table
+from recbert.models import hidden_only, item_table, last_only
 from recbert.tokenizer import FIRST_ITEM_ID
 
 CHUNK_ROWS = 4096
 
-_ROWS_OF_FORWARD = 256
+_ROWS_OF_FORWARD = 512
 """Histories that go through the model at once: more gain nothing and fill up to longer ones."""
 
 
@@ -40,6 +41,7 @@ class TorchScorer:
         self.input_format = input_format
         is_causal = input_format.objective == "next-item"
         self._caches = is_causal and bool(getattr(model.config, "use_cache", False))
+        self._last_chunk: Tensor | None = None
         counts = torch.from_numpy(np.asarray(popularity, dtype=np.float32))  # (V_items,)
         self._popularity = counts / counts.sum().clamp(min=1)
 
@@ -71,11 +73,27 @@ class TorchScorer:
             inputs["attention_mask"] = query.attention_mask.to(device)
         if self._caches:
             inputs["use_cache"] = False  # keys and values are read once
-        with hidden_only(self.model):
-            hidden: Tensor = self.model(**inputs).logits  # (B, L, D)
-        if query.attention_mask is None:
+        last = query.last.to(device)
+        # The hooks cost more than they save on a single row.
+        cut = last_only(self.model, last) if len(last) > 1 else contextlib.nullcontext()
+        with hidden_only(self.model), cut:
+            hidden: Tensor = self.model(**inputs).logits  # (B, 1, D), or (B, L, D)
+        if hidden.shape[1] == 1 or len(hidden) == 1:
             return hidden[:, -1].float()
-        return hidden[torch.arange(len(hidden), device=device), query.last.to(device)].float()
+        return hidden[torch.arange(len(hidden), device=device), last].float()
+
+    def _chunks(self, weight: Tensor) -> list[Tensor]:
+        """Cut the item matrix (V, D) into blocks of one shape, so that a longer one changes no earlier score.
+
+        The last one is filled up with zeros, in memory that is kept: fresh pages cost more than the copy.
+        """
+        chunks = list(torch.split(weight, CHUNK_ROWS))
+        rows = len(chunks[-1])
+        if self._last_chunk is None or self._last_chunk.device != weight.device:
+            self._last_chunk = weight.new_zeros(CHUNK_ROWS, weight.shape[1])
+        self._last_chunk[:rows] = chunks[-1]
+        chunks[-1] = self._last_chunk
+        return chunks
 
     @torch.no_grad()
     def item_vectors(self) -> tuple[Tensor, Tensor | None]:
@@ -115,7 +133,7 @@ class TorchScorer:
         known = count_known(histories) > 0
         weight, bias = self.item_vectors()
         vectors = self.vectors(list(itertools.compress(histories, known))) if known.any() else weight[:0]
-        chunks = _chunks(weight)
+        chunks = self._chunks(weight)
         size = _rows_at_once(weight)
         products = weight.new_empty(min(size, len(vectors)), len(chunks) * CHUNK_ROWS)
         answered = 0
@@ -137,18 +155,8 @@ class TorchScorer:
 def _rows_at_once(weight: Tensor) -> int:
     """Give how many rows of scores are computed at once: on a CPU those that its caches hold."""
     on_cpu = weight.device.type == "cpu"
-    most, cells = (64, 1 << 26) if on_cpu else (4096, 1 << 28)
+    most, cells = (128, 1 << 26) if on_cpu else (4096, 1 << 28)
     return max(1, min(most, cells // max(1, len(weight))))
-
-
-def _chunks(weight: Tensor) -> list[Tensor]:
-    """Cut the item matrix (V, D) into blocks of one shape, so that a longer matrix changes no earlier score.
-
-    The last one is filled up with zeros.
-    """
-    chunks = list(torch.split(weight, CHUNK_ROWS))
-    chunks[-1] = torch.nn.functional.pad(chunks[-1], (0, 0, 0, CHUNK_ROWS - len(chunks[-1])))
-    return chunks
 
 
 def _multiply(vectors: Tensor, chunks: Sequence[Tensor], products: Tensor) -> None:

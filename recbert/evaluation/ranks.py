@@ -109,7 +109,7 @@ def rank_targets(
     filter_seen: bool = True,
     allow_repeats: bool = False,
     k: int = 20,
-    batch_size: int = 256,
+    batch_size: int = 512,
     progress: bool = False,
 ) -> Ranking:
     """Rank the whole catalogue for every target.

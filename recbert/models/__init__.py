@@ -1,6 +1,7 @@
 """Models: a family's name, sizes and an item vocabulary become a stock transformers model."""
 
 from recbert.models.build import build_model, check_fits
+from recbert.models.cut import last_only
 from recbert.models.families import default_lora_targets, supported_families
 from recbert.models.head import hidden_only, item_head, item_logits, item_table
 
@@ -12,5 +13,6 @@ __all__ = [
     "item_head",
     "item_logits",
     "item_table",
+    "last_only",
     "supported_families",
 ]

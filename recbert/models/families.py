@@ -29,6 +29,9 @@ class Family:
 
     `unused_positions` counts the rows of the position table before the first one used: "pad" where positions
     start behind the pad id (pad id + 1 rows).
+    `position_wise` names the modules of the last block, `{last}`, and behind it whose input may be cut to one
+    position a row: what they compute at a position does not depend on the others, and what is added to their
+    output repeats it over all positions.
     `feed_forward_is_factor` marks families that ask for the feed-forward width as a multiple of the hidden
     size.
     """
@@ -44,18 +47,26 @@ class Family:
     dropout: tuple[str, ...] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
     settings: Mapping[str, object] = field(default_factory=dict)
     lora_targets: tuple[str, ...] = ()
+    position_wise: tuple[str, ...] = ()
 
 
 _BERT_LINEARS = ("query", "key", "value", "dense")
 _LLAMA_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
-_BERT = Family(lora_targets=_BERT_LINEARS)
-_ROBERTA = Family(unused_positions="pad", lora_targets=_BERT_LINEARS)
+_LLAMA_PLACES = ("model.layers.{last}.mlp", "model.norm")
+
+_BERT = Family(lora_targets=_BERT_LINEARS, position_wise=("bert.encoder.layer.{last}.intermediate", "cls"))
+_ROBERTA = Family(
+    unused_positions="pad",
+    lora_targets=_BERT_LINEARS,
+    position_wise=("roberta.encoder.layer.{last}.intermediate", "lm_head"),
+)
 _LLAMA = Family(
     heads=("num_attention_heads", "num_key_value_heads"),
     head_size=("head_dim",),
     dropout=("attention_dropout",),
     lora_targets=_LLAMA_LINEARS,
+    position_wise=_LLAMA_PLACES,
 )
 _WINDOWLESS_LLAMA = Family(
     heads=_LLAMA.heads,
@@ -63,6 +74,7 @@ _WINDOWLESS_LLAMA = Family(
     dropout=_LLAMA.dropout,
     settings={"sliding_window": None},
     lora_targets=_LLAMA_LINEARS,
+    position_wise=_LLAMA_PLACES,
 )
 
 FAMILIES: dict[str, Family] = {
@@ -112,9 +124,15 @@ FAMILIES: dict[str, Family] = {
         # Its own default is the same curve spelt out in tanh and powers: over twenty times slower on a CPU.
         settings={"activation_function": "gelu"},
         lora_targets=("c_attn", "c_proj", "c_fc"),
+        position_wise=("transformer.h.{last}.mlp",),
     ),
     "llama": _LLAMA,
-    "qwen2": Family(heads=_LLAMA.heads, dropout=_LLAMA.dropout, lora_targets=_LLAMA_LINEARS),
+    "qwen2": Family(
+        heads=_LLAMA.heads,
+        dropout=_LLAMA.dropout,
+        lora_targets=_LLAMA_LINEARS,
+        position_wise=_LLAMA_PLACES,
+    ),
     "qwen3": _LLAMA,
     "mistral": _WINDOWLESS_LLAMA,
     "gemma3_text": Family(

@@ -202,7 +202,7 @@ class EvaluationConfig:
     rules_window: int = 10
     recent_days: float = 30.0
     bootstrap: int = 1000
-    batch_size: int = 256
+    batch_size: int = 512
 
 
 @dataclasses.dataclass

@@ -24,7 +24,7 @@ class RecTrainingArguments(TrainingArguments):
     """
 
     per_device_train_batch_size: int = 128
-    per_device_eval_batch_size: int = 256
+    per_device_eval_batch_size: int = 512
     learning_rate: float = 1e-3
     lr_scheduler_type: str = "constant"
     adam_beta2: float = 0.98
