@@ -1,4 +1,4 @@
-"""The last block for predicted positions only: hidden states of the slow way, in all families that allow it."""
+"""The last block for predicted positions only: hidden states of the slow way, in each family that allows it."""
 
 import pytest
 import torch
