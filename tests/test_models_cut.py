@@ -1,4 +1,4 @@
-"""The last block for predicted positions only: hidden states of the slow way, in each family that allows it."""
+"""The last block for predicted positions only gives the hidden states of the whole one, family by family."""
 
 import pytest
 import torch
