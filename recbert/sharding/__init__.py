@@ -3,7 +3,7 @@
 The table is a `DTensor` of `torch.distributed.tensor` with `Shard(0)`: process r of P holds the r-th slice of
 its rows, everything else of the model is replicated as under plain data parallelism. Rows travel to the
 processes whose batches need them, and their gradients travel back to the owners (`exchange_rows`); under a
-sampled loss no process ever holds a dense gradient of the table, and the optimiser's state is one number a
+sampled loss no process ever holds a dense gradient of the table, and the optimiser's state is two numbers a
 row (`RowwiseAdam`).
 """
 

@@ -11,9 +11,8 @@ from torch.distributed.tensor import DTensor
 from recbert.sharding.exchange import gather_batches, group_of, own_slice, owned_rows, sparse_gradient
 
 _CHUNK_ELEMENTS = 1 << 22
-_LEAST_ROWS = (
-    64  # with fewer the table is read, and its gradient written, more often than it is computed with
-)
+# With fewer rows the table is read, and its gradient written, more often than it is computed with.
+_LEAST_ROWS = 64
 
 
 def sharded_cross_entropy(hidden: Tensor, weight: DTensor, bias: DTensor | None, labels: Tensor) -> Tensor:
