@@ -16,7 +16,7 @@ from recbert.evaluation import seen_cells, top_items
 from recbert.inputs import TokenIds, count_known
 from recbert.models import check_fits
 from recbert.recommender.loading import load_model
-from recbert.tokenizer import FIRST_ITEM_ID, ItemTokenizer
+from recbert.tokenizer import FIRST_ITEM_ID, UNK_ID, ItemTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -184,9 +184,11 @@ class Recommender:
 
     def _encode(self, batch: Sequence[History], strict: bool) -> list[TokenIds]:
         """Turn item ids into token ids; what is unknown is reported once for the batch."""
-        tokens = [np.asarray(self.tokenizer.encode(items), dtype=np.int64) for items in batch]
-        known = count_known(tokens).tolist()
-        lost = [list(items) for items, count in zip(batch, known, strict=True) if not count]
+        tokens = [self.tokenizer.encode(items) for items in batch]
+        incomplete = [items for items, row in zip(batch, tokens, strict=True) if UNK_ID in row]
+        lost = [
+            list(items) for items, row in zip(batch, tokens, strict=True) if row.count(UNK_ID) == len(row)
+        ]
         if lost and strict:
             raise ValueError(
                 f"the history {lost[0][:5]} has no item that the checkpoint knows: check that these are item "
@@ -199,11 +201,10 @@ class Recommender:
                 len(batch),
                 lost[0][:5],
             )
-        incomplete = (items for items, count in zip(batch, known, strict=True) if count < len(items))
         skipped = {item for items in incomplete for item in self.unknown_items(items)}
         if skipped:
             logger.warning("%d unknown items are skipped, for example %s", len(skipped), sorted(skipped)[:5])
-        return tokens
+        return [np.asarray(row, dtype=np.int64) for row in tokens]
 
     def _columns(self, items: Iterable[str]) -> list[int]:
         """Give the score columns of item ids; unknown ones are reported and have none."""
