@@ -32,7 +32,7 @@ JOBS = {
         "replay:length-bucket",
         "cornac",
     ),
-    "evaluate": ("recbert", "replay", "recbole", "rectools"),
+    "evaluate": ("recbert", "recbert:ranks-only", "replay", "recbole", "rectools"),
     "recommend-one": ("recbert", "recbole", "rectools", "rectools:own-dataset"),
     "recommend-many": ("recbert", "recbole", "rectools"),
 }
