@@ -58,6 +58,10 @@ def test_pretrain_on_a_stream(recipe: Path, bucket: str, tmp_path: Path, where: 
     ("options", "message"),
     [
         (["--data.prepared", "memory://bucket/nothing"], "memory://bucket/nothing holds no prepared data"),
+        (
+            ["--objective.loss", "sampled", "--objective.negatives", "2", "--objective.sampler", "popularity"],
+            "sampler is 'popularity', which counts the training events before training",
+        ),
         (["--data.prepared", "gopher://bucket/nothing"], "gopher://bucket/nothing cannot be opened"),
         ([], "max_steps is -1, but a stream has no length"),
     ],

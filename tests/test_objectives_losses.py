@@ -4,12 +4,20 @@ import math
 import sys
 import types
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from recbert.objectives import FullSoftmax, MaskedItem, NextItem, SampledSoftmax, UniformSampler
+from recbert.objectives import (
+    FullSoftmax,
+    MaskedItem,
+    NextItem,
+    PopularitySampler,
+    SampledSoftmax,
+    UniformSampler,
+)
 from recbert.objectives.losses import chunked, kernels
 from recbert.tokenizer import FIRST_ITEM_ID, ItemTokenizer
 
@@ -182,6 +190,32 @@ def test_draws_are_items_and_follow_the_global_seed() -> None:
     assert log_q.tolist() == pytest.approx([-math.log(5)] * 500)
     torch.manual_seed(3)
     assert torch.equal(sampler.draw(500, torch.device("cpu"))[0], tokens)
+
+
+def test_popularity_draws_follow_the_counts_to_a_power() -> None:
+    counts = np.array([99, 0, 24, 3], dtype=np.int64)
+    for power, weights in ((1.0, [100, 1, 25, 4]), (0.5, [10, 1, 5, 2]), (0.0, [1, 1, 1, 1])):
+        torch.manual_seed(0)
+        tokens, log_q = PopularitySampler(counts, power).draw(20_000, torch.device("cpu"))
+        shares = np.array(weights) / sum(weights)
+        found = np.bincount(tokens.numpy() - FIRST_ITEM_ID, minlength=4) / 20_000
+        np.testing.assert_allclose(found, shares, atol=0.01)
+        np.testing.assert_allclose(log_q.numpy(), np.log(shares)[tokens - FIRST_ITEM_ID], rtol=1e-5)
+    with pytest.raises(ValueError, match="power is 1.5"):
+        PopularitySampler(counts, 1.5)
+
+
+def test_popularity_denominator_estimates_the_full_one() -> None:
+    torch.manual_seed(0)
+    items = 200
+    hidden, weight = torch.randn(1, 8), torch.randn(FIRST_ITEM_ID + items, 8) / 3
+    weight[:FIRST_ITEM_ID] = -1e4 * hidden
+    label = torch.tensor([100])
+    loss = SampledSoftmax(50, sampler=PopularitySampler(np.arange(items) ** 2, 0.5))
+    own = math.exp(float(hidden[0] @ weight[100]))
+    sums = [own * (math.exp(loss(hidden, weight, None, label).item()) - 1) for _ in range(2000)]
+    full = own * (math.exp(FullSoftmax()(hidden, weight, None, label).item()) - 1)
+    assert sum(sums) / len(sums) == pytest.approx(full, rel=0.02)
 
 
 @pytest.mark.parametrize("negatives", [0, 5, 9])

@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
         "parameters: %s in total, %s trainable; adapter of %s bytes",
         *(f"{counts[name]:,}" for name in ("total", "trainable", "adapter_bytes")),
     )
-    train(recipe, model, objective_of(recipe, tokenizer), data, manifest)
+    train(recipe, model, objective_of(recipe, tokenizer, data["train"]), data, manifest)
     return 0
 
 

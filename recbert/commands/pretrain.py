@@ -38,5 +38,5 @@ def run(arguments: list[str]) -> int:
     if size.shard_items:
         mesh = item_mesh(recipe.training.device)
         shard_items(model, len(tokenizer), mesh, seed=recipe.training.seed)
-    train(recipe, model, objective_of(recipe, tokenizer), data, manifest)
+    train(recipe, model, objective_of(recipe, tokenizer, data["train"]), data, manifest)
     return 0

@@ -148,6 +148,7 @@ class ObjectiveConfig:
         last_item_share: `masked-item`: share of rows that mask only the last event.
         loss: softmax over the `full` catalogue, or a `sampled` one for hundreds of thousands of items.
         negatives: `sampled`: items drawn for each batch.
+        sampler: `sampled`: whether all items are drawn alike or by their training events.
     """
 
     name: Literal["next-item", "masked-item"] = "next-item"
@@ -155,6 +156,7 @@ class ObjectiveConfig:
     last_item_share: float = 0.1
     loss: Literal["full", "sampled"] = "full"
     negatives: int = 256
+    sampler: Literal["uniform", "popularity"] = "uniform"
 
 
 @dataclasses.dataclass

@@ -3,6 +3,6 @@
 from recbert.objectives.losses.full_softmax import FullSoftmax
 from recbert.objectives.losses.labelled import labelled
 from recbert.objectives.losses.sampled_softmax import SampledSoftmax
-from recbert.objectives.losses.samplers import Sampler, UniformSampler
+from recbert.objectives.losses.samplers import PopularitySampler, Sampler, UniformSampler
 
-__all__ = ["FullSoftmax", "SampledSoftmax", "Sampler", "UniformSampler", "labelled"]
+__all__ = ["FullSoftmax", "PopularitySampler", "SampledSoftmax", "Sampler", "UniformSampler", "labelled"]

@@ -3,7 +3,9 @@
 import math
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recbert.tokenizer import FIRST_ITEM_ID
@@ -47,3 +49,38 @@ class UniformSampler:
         end = FIRST_ITEM_ID + self.num_items
         token_ids = torch.randint(FIRST_ITEM_ID, end, (count,), device=device)
         return token_ids, torch.full((count,), -math.log(self.num_items), device=device)
+
+
+class PopularitySampler:
+    """Items in proportion to a power of their training events, one added so that every item can be drawn.
+
+    `q_j = (n_j + 1)^power / sum_i (n_i + 1)^power`. Frequent items take most of the softmax's sum, so drawing
+    them often estimates it better than as many uniform draws; `SampledSoftmax` takes q out of the scores
+    again. Source: Bengio and Senecal, "Adaptive importance sampling to accelerate training of a neural
+    probabilistic language model", 2008; powers below 1 from Mikolov et al., "Distributed representations of
+    words and phrases and their compositionality", 2013.
+
+    Args:
+        counts: (V_items,) training events of each item.
+        power: from 0, which is uniform, to 1.
+
+    Raises:
+        ValueError: `power` is outside of 0 to 1.
+    """
+
+    def __init__(self, counts: NDArray[np.int64], power: float = 1.0) -> None:
+        if not 0 <= power <= 1:
+            raise ValueError(f"power is {power}: it must be from 0 to 1")
+        self.num_items = len(counts)
+        weights = (counts + 1.0) ** power
+        self._log_q = torch.from_numpy(np.log(weights / weights.sum())).float()
+        ends = np.cumsum(weights)
+        self._ends = torch.from_numpy(ends / ends[-1])  # in float64: a float32 cannot tell millions apart
+
+    def draw(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Draw items; see `Sampler.draw`."""
+        if self._ends.device != device:
+            self._ends, self._log_q = self._ends.to(device), self._log_q.to(device)
+        places = torch.rand(count, dtype=torch.float64, device=device)
+        items = torch.searchsorted(self._ends, places, right=True).clamp(max=self.num_items - 1)
+        return items + FIRST_ITEM_ID, self._log_q[items]
