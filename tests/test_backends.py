@@ -102,6 +102,13 @@ def test_second_growth_over_a_chunk_border_leaves_scores_bit_identical() -> None
         assert torch.equal(part, whole[:, :size])
 
 
+def test_scores_in_inference_mode_and_outside_of_it_are_the_same(tiny_gpt2: GPT2LMHeadModel) -> None:
+    scorer = _scorer(tiny_gpt2, "next-item")
+    with torch.inference_mode():
+        inside = scorer.scores(HISTORIES)
+    assert torch.equal(scorer.scores(HISTORIES), inside)
+
+
 @pytest.mark.parametrize("rows", [1, 3, 100])
 def test_blocks_of_rows_are_the_rows_of_all_scores(
     monkeypatch: pytest.MonkeyPatch, tiny_bert: BertForMaskedLM, rows: int

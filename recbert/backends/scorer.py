@@ -90,7 +90,8 @@ class TorchScorer:
         chunks = list(torch.split(weight, CHUNK_ROWS))
         rows = len(chunks[-1])
         if self._last_chunk is None or self._last_chunk.device != weight.device:
-            self._last_chunk = weight.new_zeros(CHUNK_ROWS, weight.shape[1])
+            with torch.inference_mode(False):  # the next call may come from outside of it
+                self._last_chunk = weight.new_zeros(CHUNK_ROWS, weight.shape[1])
         self._last_chunk[:rows] = chunks[-1]
         chunks[-1] = self._last_chunk
         return chunks
