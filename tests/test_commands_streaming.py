@@ -59,7 +59,14 @@ def test_pretrain_on_a_stream(recipe: Path, bucket: str, tmp_path: Path, where: 
     [
         (["--data.prepared", "memory://bucket/nothing"], "memory://bucket/nothing holds no prepared data"),
         (
-            ["--objective.loss", "sampled", "--objective.negatives", "2", "--objective.sampler", "popularity"],
+            [
+                "--objective.loss",
+                "sampled",
+                "--objective.negatives",
+                "2",
+                "--objective.sampler",
+                "popularity",
+            ],
             "sampler is 'popularity', which counts the training events before training",
         ),
         (["--data.prepared", "gopher://bucket/nothing"], "gopher://bucket/nothing cannot be opened"),
