@@ -29,7 +29,7 @@ from recbert.objectives import NextItem
 from recbert.recommender import Recommender
 from recbert.training import RecTrainer, last_checkpoint
 from recbert.training.fsdp import cut_model
-from tests.process_runs import FAMILIES, NEGATIVES, compared, fsdp_run
+from tests.process_runs import CPUS_CAN_CUT, FAMILIES, NEGATIVES, compared, fsdp_run
 from tests.training_runs import (
     ITEMS,
     MAX_LENGTH,
@@ -165,6 +165,7 @@ def check_fsdp(one: RecTrainer, family: str, folder: Path, results: dict[str, An
         torch.testing.assert_close(logits, one.model.eval()(tokens).logits, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.skipif(not CPUS_CAN_CUT, reason="this torch has FSDP2 on accelerators only")
 @pytest.mark.parametrize(
     ("run", "objective", "family", "negatives"),
     [
@@ -186,10 +187,12 @@ def test_fsdp_gives_the_losses_and_the_checkpoint_of_one_process(
     check_fsdp(one, family, folder / "fsdp" / run, results[f"fsdp {run}"], tmp_path)
 
 
+@pytest.mark.skipif(not CPUS_CAN_CUT, reason="this torch has FSDP2 on accelerators only")
 def test_fsdp_resumes_as_if_uninterrupted(two: tuple[Path, dict[str, Any]]) -> None:
     assert two[1]["fsdp resumed"]
 
 
+@pytest.mark.skipif(not CPUS_CAN_CUT, reason="this torch has FSDP2 on accelerators only")
 @pytest.mark.slow
 def test_fsdp_with_other_families(tmp_path: Path) -> None:
     launch(tmp_path, "families")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from transformers import TrainingArguments
 
 
@@ -44,6 +45,13 @@ class RecTrainingArguments(TrainingArguments):
     early_stopping_patience: int = field(default=5)
     max_tokens_per_batch: int = field(default=0)
     packing: bool = field(default=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Give the device of this process; a CPU without the number of the process."""
+        device: torch.device = super().device
+        # accelerate numbers it, and torch 2.6 does not load a checkpoint to "cpu:0".
+        return torch.device("cpu") if device.type == "cpu" else device
 
     def __post_init__(self) -> None:
         """Refuse what recbert does in another way."""
