@@ -124,6 +124,7 @@ class ModelConfig:
         num_attention_heads: heads a layer.
         intermediate_size: width of the feed-forward layer; null for four times `hidden_size`.
         dropout: probability, wherever the family has dropout.
+        tie_items: whether items as input and items as candidates share one table.
         shard_items: split the item table by rows over the processes, and with a `sampled` loss update only
             the rows that a batch touches; for a million items and more, in one process too.
     """
@@ -135,6 +136,7 @@ class ModelConfig:
     num_attention_heads: int = 2
     intermediate_size: int | None = None
     dropout: float = 0.1
+    tie_items: bool = True
     shard_items: bool = False
 
 
@@ -148,6 +150,7 @@ class ObjectiveConfig:
         last_item_share: `masked-item`: share of rows that mask only the last event.
         loss: softmax over the `full` catalogue, or a `sampled` one for hundreds of thousands of items.
         negatives: `sampled`: items drawn for each batch.
+        label_smoothing: `full`: share of the label's probability that all items take alike, in [0, 1).
         sampler: `sampled`: whether all items are drawn alike or by their training events.
     """
 
@@ -157,6 +160,7 @@ class ObjectiveConfig:
     loss: Literal["full", "sampled"] = "full"
     negatives: int = 256
     sampler: Literal["uniform", "popularity"] = "uniform"
+    label_smoothing: float = 0.0
 
 
 @dataclasses.dataclass

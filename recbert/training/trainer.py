@@ -23,7 +23,7 @@ from recbert.evaluation import (
     rank_targets,
 )
 from recbert.inputs import TargetRows, TokenIds, TrainRows
-from recbert.models import check_fits, hidden_only, item_table
+from recbert.models import check_fits, freeze_spare_bias, hidden_only, item_table
 from recbert.objectives import MaskedItem, NextItem
 from recbert.sharding import item_tables
 from recbert.training.arguments import RecTrainingArguments
@@ -89,6 +89,7 @@ class RecTrainer(Trainer):
     ) -> None:
         check_fits(model, objective.tokenizer, objective.input_format.max_length)
         check_direction(model, objective)
+        freeze_spare_bias(model)
         rows = open_training(data["train"], objective, args)
         targets = TargetRows(data["valid"]) if "valid" in data else None
         if not targets:
