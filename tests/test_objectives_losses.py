@@ -174,11 +174,12 @@ class _Given:
     """A sampler whose draws are known."""
 
     num_items = 30
+    from_batch = False
 
     def __init__(self, token_ids: list[int], log_q: list[float]) -> None:
         self.token_ids, self.log_q = torch.tensor(token_ids), torch.tensor(log_q)
 
-    def draw(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def draw(self, count: int, labels: Tensor) -> tuple[Tensor, Tensor]:
         assert count == len(self.token_ids)
         return self.token_ids, self.log_q
 
@@ -223,18 +224,18 @@ def test_sampled_denominator_estimates_the_full_one() -> None:
 def test_draws_are_items_and_follow_the_global_seed() -> None:
     sampler = UniformSampler(5)
     torch.manual_seed(3)
-    tokens, log_q = sampler.draw(500, torch.device("cpu"))
+    tokens, log_q = sampler.draw(500, torch.empty(0))
     assert set(tokens.tolist()) == set(range(FIRST_ITEM_ID, FIRST_ITEM_ID + 5))
     assert log_q.tolist() == pytest.approx([-math.log(5)] * 500)
     torch.manual_seed(3)
-    assert torch.equal(sampler.draw(500, torch.device("cpu"))[0], tokens)
+    assert torch.equal(sampler.draw(500, torch.empty(0))[0], tokens)
 
 
 def test_popularity_draws_follow_the_counts_to_a_power() -> None:
     counts = np.array([99, 0, 24, 3], dtype=np.int64)
     for power, weights in ((1.0, [100, 1, 25, 4]), (0.5, [10, 1, 5, 2]), (0.0, [1, 1, 1, 1])):
         torch.manual_seed(0)
-        tokens, log_q = PopularitySampler(counts, power).draw(20_000, torch.device("cpu"))
+        tokens, log_q = PopularitySampler(counts, power).draw(20_000, torch.empty(0))
         shares = np.array(weights) / sum(weights)
         found = np.bincount(tokens.numpy() - FIRST_ITEM_ID, minlength=4) / 20_000
         np.testing.assert_allclose(found, shares, atol=0.01)

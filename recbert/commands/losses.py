@@ -3,46 +3,101 @@
 from typing import Any
 
 from recbert.inputs import TrainRows
-from recbert.objectives import FullSoftmax, PopularitySampler, SampledSoftmax, UniformSampler
-from recbert.objectives.losses import Sampler
+from recbert.objectives import (
+    GBCE,
+    BatchSampler,
+    FullSoftmax,
+    PopularitySampler,
+    SampledSoftmax,
+    UniformSampler,
+)
+from recbert.objectives.losses import Loss, Sampler
 from recbert.recipe import Recipe
 from recbert.tokenizer import ItemTokenizer
 
 
-def build_loss(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> FullSoftmax | SampledSoftmax:
+def build_loss(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> Loss:
     """Build the loss of a recipe.
 
     Args:
         recipe: the recipe.
         tokenizer: the vocabulary of its data.
-        train: their training part, whose items a popularity sampler counts.
+        train: their training part, whose items a sampler counts.
 
     Raises:
         ValueError: two keys of the recipe do not go together, or one is out of range.
     """
+    _check_keys(recipe)
     config = recipe.objective
-    if config.label_smoothing and config.loss != "full":
-        raise ValueError(
-            f"objective.label_smoothing is {config.label_smoothing} and objective.loss is {config.loss!r}: "
-            "only 'full' has all items to spread it over, leave label_smoothing 0"
-        )
-    if config.label_smoothing and recipe.model.shard_items:
-        raise ValueError(
-            f"objective.label_smoothing is {config.label_smoothing} and model.shard_items is true: a split "
-            "table has no mean row at hand, leave label_smoothing 0"
-        )
     if config.loss == "full":
         return FullSoftmax(config.label_smoothing)
-    return SampledSoftmax(config.negatives, sampler=_build_sampler(recipe, tokenizer, train))
+    if config.loss == "gbce":
+        return GBCE(
+            config.negatives,
+            num_items=tokenizer.num_items,
+            calibration=config.calibration,
+            per=config.negatives_per,
+        )
+    sampler = _build_sampler(recipe, tokenizer, train)
+    return SampledSoftmax(config.negatives, sampler=sampler, per=config.negatives_per)
+
+
+def _check_keys(recipe: Recipe) -> None:
+    """Refuse pairs of keys that do not go together."""
+    config, sharded = recipe.objective, recipe.model.shard_items
+    loss, sampler = f"objective.loss is {config.loss!r}", f"objective.sampler is {config.sampler!r}"
+    per = f"objective.negatives_per is {config.negatives_per!r}"
+    smoothing = f"objective.label_smoothing is {config.label_smoothing}"
+    from_batch = config.sampler in ("in-batch", "mixed")
+    by_sequence = config.negatives_per == "sequence"
+    pairs = [
+        (
+            config.label_smoothing and config.loss != "full",
+            f"{smoothing} and {loss}: only 'full' has all items to spread it over, leave label_smoothing 0",
+        ),
+        (
+            config.label_smoothing and sharded,
+            f"{smoothing} and model.shard_items is true: a split table has no mean row, drop one of them",
+        ),
+        (
+            config.sampler != "uniform" and config.loss == "gbce",
+            f"{sampler} and {loss}: its calibration holds for 'uniform' draws, take these or loss 'sampled'",
+        ),
+        (
+            config.sampler != "uniform" and config.loss == "full",
+            f"{sampler} and {loss}: nothing is drawn, take loss 'sampled' or leave the sampler 'uniform'",
+        ),
+        (
+            by_sequence and config.loss == "full",
+            f"{per} and {loss}: nothing is drawn, take another loss or leave negatives_per 'batch'",
+        ),
+        (
+            from_batch and sharded,
+            f"{sampler} and model.shard_items is true: each process would draw from its own labels alone, "
+            "take 'uniform' or 'popularity'",
+        ),
+        (
+            (from_batch or by_sequence) and config.loss != "full" and recipe.training.packing,
+            f"{per if by_sequence else sampler} and training.packing is true: a packed batch does not tell "
+            "its sequences apart, leave packing false",
+        ),
+    ]
+    for wrong, message in pairs:
+        if wrong:
+            raise ValueError(message)
 
 
 def _build_sampler(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> Sampler:
     """Build the sampler of negatives of a recipe."""
-    if recipe.objective.sampler == "uniform":
+    name = recipe.objective.sampler
+    if name == "uniform":
         return UniformSampler(tokenizer.num_items)
     if recipe.data.streaming:
         raise ValueError(
-            "sampler is 'popularity', which counts the training events before training, but data.streaming "
+            f"sampler is {name!r}, which counts the training events before training, but data.streaming "
             "reads them only once: take 'uniform', or read the data from a folder without streaming"
         )
-    return PopularitySampler(TrainRows(train, least=1, seed=0).count_items(tokenizer.num_items))
+    counts = TrainRows(train, least=1, seed=0).count_items(tokenizer.num_items)
+    if name == "popularity":
+        return PopularitySampler(counts)
+    return BatchSampler(counts, 1.0 if name == "in-batch" else recipe.objective.in_batch_share)

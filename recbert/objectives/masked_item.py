@@ -7,7 +7,7 @@ from torch import Tensor
 
 from recbert.checkpoint import InputFormat
 from recbert.inputs import TrainBatch, lay_out, present_places
-from recbert.objectives.losses import FullSoftmax, SampledSoftmax, labelled
+from recbert.objectives.losses import FullSoftmax, Loss, labelled
 from recbert.tokenizer import MASK_ID, PAD_ID, ItemTokenizer
 
 
@@ -25,8 +25,7 @@ class MaskedItem:
         max_length: positions that the model sees at most, the appended `[MASK]` counted in.
         mask_rate: probability of masking an event, in (0, 1).
         last_item_share: share of rows that mask only the last event, in [0, 1].
-        loss: `FullSoftmax`, which None stands for, or `SampledSoftmax` for catalogues of hundreds of
-            thousands of items.
+        loss: `FullSoftmax`, which None stands for, or one over a sample of the catalogue.
 
     Raises:
         ValueError: a rate outside its range.
@@ -41,7 +40,7 @@ class MaskedItem:
         *,
         mask_rate: float = 0.2,
         last_item_share: float = 0.1,
-        loss: FullSoftmax | SampledSoftmax | None = None,
+        loss: Loss | None = None,
     ) -> None:
         if not 0 < mask_rate < 1:
             raise ValueError(f"mask_rate is {mask_rate}: it must be above 0 and below 1")
@@ -106,8 +105,8 @@ class MaskedItem:
         Returns:
             A scalar, in nats.
         """
-        hidden, labels = labelled(hidden, labels)
-        return self._loss(hidden, weight, bias, labels)
+        hidden, labels, rows = labelled(hidden, labels)
+        return self._loss(hidden, weight, bias, labels, rows)
 
 
 def _uniform(batch: TrainBatch, places: NDArray[np.int64]) -> NDArray[np.float64]:

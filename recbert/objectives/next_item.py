@@ -6,7 +6,7 @@ from torch import Tensor
 
 from recbert.checkpoint import InputFormat
 from recbert.inputs import TrainBatch, lay_out, present_places
-from recbert.objectives.losses import FullSoftmax, SampledSoftmax, labelled
+from recbert.objectives.losses import FullSoftmax, Loss, labelled
 from recbert.tokenizer import PAD_ID, ItemTokenizer
 
 
@@ -22,8 +22,7 @@ class NextItem:
     Args:
         tokenizer: the vocabulary; it is saved with the model.
         max_length: positions that the model sees at most.
-        loss: `FullSoftmax`, which None stands for, or `SampledSoftmax` for catalogues of hundreds of
-            thousands of items.
+        loss: `FullSoftmax`, which None stands for, or one over a sample of the catalogue.
     """
 
     least_events = 2
@@ -33,7 +32,7 @@ class NextItem:
         tokenizer: ItemTokenizer,
         max_length: int = 200,
         *,
-        loss: FullSoftmax | SampledSoftmax | None = None,
+        loss: Loss | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.input_format = InputFormat("next-item", max_length)
@@ -74,5 +73,5 @@ class NextItem:
         Returns:
             A scalar, in nats.
         """
-        hidden, labels = labelled(hidden, labels[:, 1:])
-        return self._loss(hidden, weight, bias, labels)
+        hidden, labels, rows = labelled(hidden, labels[:, 1:])
+        return self._loss(hidden, weight, bias, labels, rows)

@@ -148,19 +148,27 @@ class ObjectiveConfig:
         name: the objective.
         mask_rate: `masked-item`: probability of masking an event.
         last_item_share: `masked-item`: share of rows that mask only the last event.
-        loss: softmax over the `full` catalogue, or a `sampled` one for hundreds of thousands of items.
-        negatives: `sampled`: items drawn for each batch.
+        loss: softmax over the `full` catalogue; a `sampled` one, for hundreds of thousands of items; or
+            `gbce`, a calibrated binary cross-entropy over a sample.
         label_smoothing: `full`: share of the label's probability that all items take alike, in [0, 1).
-        sampler: `sampled`: whether all items are drawn alike or by their training events.
+        negatives: `sampled`, `gbce`: items drawn for each batch or sequence.
+        negatives_per: `sampled`, `gbce`: whether a `batch` or each `sequence` has its own draws.
+        sampler: `sampled`: all items alike; by their training events; from the labels of the batch; or
+            `mixed` of the batch and all alike.
+        in_batch_share: `mixed`: share of the draws that come from the batch.
+        calibration: `gbce`: t, from 0 (plain binary cross-entropy) to 1 (as sure as with all negatives).
     """
 
     name: Literal["next-item", "masked-item"] = "next-item"
     mask_rate: float = 0.2
     last_item_share: float = 0.1
-    loss: Literal["full", "sampled"] = "full"
-    negatives: int = 256
-    sampler: Literal["uniform", "popularity"] = "uniform"
+    loss: Literal["full", "sampled", "gbce"] = "full"
     label_smoothing: float = 0.0
+    negatives: int = 256
+    negatives_per: Literal["batch", "sequence"] = "batch"
+    sampler: Literal["uniform", "popularity", "in-batch", "mixed"] = "uniform"
+    in_batch_share: float = 0.5
+    calibration: float = 0.75
 
 
 @dataclasses.dataclass

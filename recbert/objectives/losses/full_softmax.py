@@ -20,7 +20,7 @@ class FullSoftmax:
 
     `sum_n -log softmax(hidden_n @ weight.T + bias)[labels_n]`. Exact, and the right choice up to about
     100,000 items; the cost grows with N x V, the memory with V. Its sibling `SampledSoftmax` costs the same
-    for any V. On CUDA a fused kernel computes it where one is installed, see `find_kernel`.
+    for any V, `GBCE` as well. On CUDA a fused kernel computes it where one is installed, see `find_kernel`.
 
     With `label_smoothing` e the label has the probability 1 - e of the target and e is spread over all items
     alike (special tokens, which are never an answer, get none of it):
@@ -42,7 +42,14 @@ class FullSoftmax:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing}: it must be from 0 to below 1")
 
-    def __call__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+    def __call__(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        rows: Tensor | None = None,
+    ) -> Tensor:
         """Give the sum over the labelled positions.
 
         Args:
@@ -50,6 +57,7 @@ class FullSoftmax:
             weight: (V, D) item matrix.
             bias: (V,) or None.
             labels: (N,) token ids.
+            rows: (N,) the sequence of each label; all items take part, whosoever they are.
 
         Returns:
             A scalar in float32 (float64 for float64 input), in nats. Its gradient can be taken once.
