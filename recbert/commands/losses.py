@@ -16,34 +16,15 @@ from recbert.recipe import Recipe
 from recbert.tokenizer import ItemTokenizer
 
 
-def build_loss(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> Loss:
-    """Build the loss of a recipe.
+def check_loss(recipe: Recipe) -> None:
+    """Refuse pairs of loss keys that do not go together, before anything is read or built.
 
     Args:
         recipe: the recipe.
-        tokenizer: the vocabulary of its data.
-        train: their training part, whose items a sampler counts.
 
     Raises:
-        ValueError: two keys of the recipe do not go together, or one is out of range.
+        ValueError: two keys of the recipe do not go together; the message names both.
     """
-    _check_keys(recipe)
-    config = recipe.objective
-    if config.loss == "full":
-        return FullSoftmax(config.label_smoothing)
-    if config.loss == "gbce":
-        return GBCE(
-            config.negatives,
-            num_items=tokenizer.num_items,
-            calibration=config.calibration,
-            per=config.negatives_per,
-        )
-    sampler = _build_sampler(recipe, tokenizer, train)
-    return SampledSoftmax(config.negatives, sampler=sampler, per=config.negatives_per)
-
-
-def _check_keys(recipe: Recipe) -> None:
-    """Refuse pairs of keys that do not go together."""
     config, sharded = recipe.objective, recipe.model.shard_items
     loss, sampler = f"objective.loss is {config.loss!r}", f"objective.sampler is {config.sampler!r}"
     per = f"objective.negatives_per is {config.negatives_per!r}"
@@ -51,6 +32,11 @@ def _check_keys(recipe: Recipe) -> None:
     from_batch = config.sampler in ("in-batch", "mixed")
     by_sequence = config.negatives_per == "sequence"
     pairs = [
+        (
+            sharded and not recipe.model.tie_items,
+            "model.tie_items is false and model.shard_items is true: only one shared table can be split, drop "
+            "one of them",
+        ),
         (
             config.label_smoothing and config.loss != "full",
             f"{smoothing} and {loss}: only 'full' has all items to spread it over, leave label_smoothing 0",
@@ -85,6 +71,31 @@ def _check_keys(recipe: Recipe) -> None:
     for wrong, message in pairs:
         if wrong:
             raise ValueError(message)
+
+
+def build_loss(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> Loss:
+    """Build the loss of a recipe.
+
+    Args:
+        recipe: the recipe.
+        tokenizer: the vocabulary of its data.
+        train: their training part, whose items a sampler counts.
+
+    Raises:
+        ValueError: a key is out of range, or the sampler needs counts that a stream does not have.
+    """
+    config = recipe.objective
+    if config.loss == "full":
+        return FullSoftmax(config.label_smoothing)
+    if config.loss == "gbce":
+        return GBCE(
+            config.negatives,
+            num_items=tokenizer.num_items,
+            calibration=config.calibration,
+            per=config.negatives_per,
+        )
+    sampler = _build_sampler(recipe, tokenizer, train)
+    return SampledSoftmax(config.negatives, sampler=sampler, per=config.negatives_per)
 
 
 def _build_sampler(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> Sampler:

@@ -35,6 +35,7 @@ from recbert.training.figures import (
     validation_figures,
     validation_protocol,
 )
+from recbert.training.finite import check_finite
 from recbert.training.fsdp import cut_model, gather_weights, gathered
 from recbert.training.loading import build_loader, open_training
 from recbert.training.packing import prepare_packing
@@ -43,8 +44,6 @@ from recbert.training.sharded import SplitTables, write_together
 from recbert.training.stream import TrainStream
 
 logger = logging.getLogger(__name__)
-
-"""What is logged at every evaluation during training, and what a checkpoint records."""
 
 
 class RecTrainer(Trainer):
@@ -127,6 +126,16 @@ class RecTrainer(Trainer):
         """Give the training events of each item, (V_items,); of a stream those read so far."""
         rows = cast("TrainRows | TrainStream", self.train_dataset)
         return rows.count_items(self.objective.tokenizer.num_items)
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Make the gradients of a batch; stop where its loss is not finite, see `check_finite`."""
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        rate = float(cast(torch.optim.Optimizer, self.optimizer).param_groups[0]["lr"])
+        folder, process = self.args.output_dir or ".", self.args.process_index
+        check_finite(loss, inputs, step=self.state.global_step, rate=rate, folder=folder, process=process)
+        return loss
 
     def compute_loss(
         self,

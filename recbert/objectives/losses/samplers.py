@@ -98,9 +98,10 @@ class BatchSampler:
 
     A share of the draws comes from the labels of the batch, whose items appear as often as they are popular;
     the rest is uniform, so that rare items are negatives too. With n_j training events of an item,
-    `q_j = share (n_j + 1) / sum_i (n_i + 1) + (1 - share) / V_items`. Source: Yi et al., "Sampling-bias-corrected
-    neural modeling for large corpus item recommendations", 2019, for the batch alone; Yang et al., "Mixed
-    negative sampling for learning two-tower neural networks in recommendations", 2020, for both.
+    `q_j = share (n_j + 1) / sum_i (n_i + 1) + (1 - share) / V_items`. Source: Yi et al.,
+    "Sampling-bias-corrected neural modeling for large corpus item recommendations", 2019, for the batch
+    alone; Yang et al., "Mixed negative sampling for learning two-tower neural networks in recommendations",
+    2020, for both.
 
     Args:
         counts: (V_items,) training events of each item.
