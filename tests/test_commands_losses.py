@@ -43,10 +43,12 @@ REFUSED = [
     ),
     ("loss=gbce negatives=3 calibration=2", "calibration is 2"),
     ("loss=sampled negatives=3 sampler=mixed in_batch_share=0", "in_batch_share is 0"),
-    (
-        "model.tie_items=false model.shard_items=true",
-        "model.tie_items is false and model.shard_items is true",
-    ),
+    ("model.tie_items=false model.shard_items=true", "model.tie_items is false and model.shard_items"),
+    ("temperature=0.1 loss=gbce", "objective.temperature is 0.1 and objective.loss is 'gbce'"),
+    ("temperature=0.1 model.shard_items=true", "objective.temperature is 0.1 and model.shard_items is true"),
+    ("temperature=0", "temperature is 0"),
+    ("learn_temperature=true", "objective.learn_temperature is true and objective.temperature is null"),
+    ("temperature=0.1 name=masked-item model.family=bert", "temperature is set and a bert model has an item"),
 ]
 
 
@@ -68,6 +70,7 @@ def test_pairs_that_are_refused(
         "loss=sampled negatives=4 sampler=in-batch",
         "loss=sampled negatives=4 sampler=mixed negatives_per=sequence name=masked-item model.family=bert",
         "model.tie_items=false",
+        "temperature=0.1 learn_temperature=true label_smoothing=0.1",
     ],
 )
 def test_losses_train_by_command(values: str, folder: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from recbert.objectives import (
     FullSoftmax,
     PopularitySampler,
     SampledSoftmax,
+    Tempered,
     UniformSampler,
 )
 from recbert.objectives.losses import Loss, Sampler
@@ -25,24 +26,32 @@ def check_loss(recipe: Recipe) -> None:
     Raises:
         ValueError: two keys of the recipe do not go together; the message names both.
     """
+    for wrong, message in _conflicts(recipe):
+        if wrong:
+            raise ValueError(message)
+
+
+def _conflicts(recipe: Recipe) -> list[tuple[bool, str]]:
+    """Give, for each pair of keys that may not go together, whether it does occur and what to say."""
     config, sharded = recipe.objective, recipe.model.shard_items
     loss, sampler = f"objective.loss is {config.loss!r}", f"objective.sampler is {config.sampler!r}"
     per = f"objective.negatives_per is {config.negatives_per!r}"
     smoothing = f"objective.label_smoothing is {config.label_smoothing}"
+    temperature, heated = f"objective.temperature is {config.temperature}", config.temperature is not None
     from_batch = config.sampler in ("in-batch", "mixed")
     by_sequence = config.negatives_per == "sequence"
-    pairs = [
+    return [
         (
             sharded and not recipe.model.tie_items,
-            "model.tie_items is false and model.shard_items is true: only one shared table can be split, drop "
-            "one of them",
+            "model.tie_items is false and model.shard_items is true: only one shared table can be split, "
+            "drop one of them",
         ),
         (
-            config.label_smoothing and config.loss != "full",
+            config.label_smoothing > 0 and config.loss != "full",
             f"{smoothing} and {loss}: only 'full' has all items to spread it over, leave label_smoothing 0",
         ),
         (
-            config.label_smoothing and sharded,
+            config.label_smoothing > 0 and sharded,
             f"{smoothing} and model.shard_items is true: a split table has no mean row, drop one of them",
         ),
         (
@@ -67,10 +76,24 @@ def check_loss(recipe: Recipe) -> None:
             f"{per if by_sequence else sampler} and training.packing is true: a packed batch does not tell "
             "its sequences apart, leave packing false",
         ),
+        (
+            heated and config.loss == "gbce",
+            f"{temperature} and {loss}: cosines reach no probability near 0, which it calibrates, take "
+            "'full' or 'sampled'",
+        ),
+        (
+            heated and sharded,
+            f"{temperature} and model.shard_items is true: a split table is not put on a sphere, drop one",
+        ),
+        (
+            heated and recipe.adapter is not None,
+            f"{temperature} and the recipe has an adapter, which leaves the item table as it is: drop one",
+        ),
+        (
+            config.learn_temperature and not heated,
+            "objective.learn_temperature is true and objective.temperature is null: give it a start",
+        ),
     ]
-    for wrong, message in pairs:
-        if wrong:
-            raise ValueError(message)
 
 
 def build_loss(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> Loss:
@@ -85,8 +108,6 @@ def build_loss(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> Loss:
         ValueError: a key is out of range, or the sampler needs counts that a stream does not have.
     """
     config = recipe.objective
-    if config.loss == "full":
-        return FullSoftmax(config.label_smoothing)
     if config.loss == "gbce":
         return GBCE(
             config.negatives,
@@ -94,8 +115,13 @@ def build_loss(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> Loss:
             calibration=config.calibration,
             per=config.negatives_per,
         )
-    sampler = _build_sampler(recipe, tokenizer, train)
-    return SampledSoftmax(config.negatives, sampler=sampler, per=config.negatives_per)
+    loss: FullSoftmax | SampledSoftmax = FullSoftmax(config.label_smoothing)
+    if config.loss == "sampled":
+        sampler = _build_sampler(recipe, tokenizer, train)
+        loss = SampledSoftmax(config.negatives, sampler=sampler, per=config.negatives_per)
+    if config.temperature is None:
+        return loss
+    return Tempered(loss, config.temperature, config.learn_temperature)
 
 
 def _build_sampler(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> Sampler:

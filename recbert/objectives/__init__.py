@@ -6,6 +6,7 @@ from recbert.objectives.losses import (
     FullSoftmax,
     PopularitySampler,
     SampledSoftmax,
+    Tempered,
     UniformSampler,
 )
 from recbert.objectives.masked_item import MaskedItem
@@ -19,5 +20,6 @@ __all__ = [
     "NextItem",
     "PopularitySampler",
     "SampledSoftmax",
+    "Tempered",
     "UniformSampler",
 ]

@@ -50,7 +50,7 @@ class MaskedItem:
         self.input_format = InputFormat("masked-item", max_length)
         self.mask_rate = mask_rate
         self.last_item_share = last_item_share
-        self._loss = loss or FullSoftmax()
+        self.loss_function = loss or FullSoftmax()
 
     def collate(self, batch: TrainBatch) -> dict[str, Tensor]:
         """Lay sequences out as model input with labels.
@@ -106,7 +106,7 @@ class MaskedItem:
             A scalar, in nats.
         """
         hidden, labels, rows = labelled(hidden, labels)
-        return self._loss(hidden, weight, bias, labels, rows)
+        return self.loss_function(hidden, weight, bias, labels, rows)
 
 
 def _uniform(batch: TrainBatch, places: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -36,7 +36,7 @@ class NextItem:
     ) -> None:
         self.tokenizer = tokenizer
         self.input_format = InputFormat("next-item", max_length)
-        self._loss = loss or FullSoftmax()
+        self.loss_function = loss or FullSoftmax()
 
     def collate(self, batch: TrainBatch) -> dict[str, Tensor]:
         """Lay sequences out as model input with labels.
@@ -74,4 +74,4 @@ class NextItem:
             A scalar, in nats.
         """
         hidden, labels, rows = labelled(hidden, labels[:, 1:])
-        return self._loss(hidden, weight, bias, labels, rows)
+        return self.loss_function(hidden, weight, bias, labels, rows)

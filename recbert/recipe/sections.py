@@ -156,6 +156,9 @@ class ObjectiveConfig:
         sampler: `sampled`: all items alike; by their training events; from the labels of the batch; or
             `mixed` of the batch and all alike.
         in_batch_share: `mixed`: share of the draws that come from the batch.
+        temperature: `full`, `sampled`: divides cosines of hidden states and items, which then lie on a
+            sphere; null takes plain products.
+        learn_temperature: whether `temperature` is only the start.
         calibration: `gbce`: t, from 0 (plain binary cross-entropy) to 1 (as sure as with all negatives).
     """
 
@@ -169,6 +172,8 @@ class ObjectiveConfig:
     sampler: Literal["uniform", "popularity", "in-batch", "mixed"] = "uniform"
     in_batch_share: float = 0.5
     calibration: float = 0.75
+    temperature: float | None = None
+    learn_temperature: bool = False
 
 
 @dataclasses.dataclass

@@ -24,7 +24,7 @@ from recbert.evaluation import (
 )
 from recbert.inputs import TargetRows, TokenIds, TrainRows
 from recbert.models import check_fits, freeze_spare_bias, hidden_only, item_table
-from recbert.objectives import MaskedItem, NextItem
+from recbert.objectives import MaskedItem, NextItem, Tempered
 from recbert.sharding import item_tables
 from recbert.training.arguments import RecTrainingArguments
 from recbert.training.direction import check_direction
@@ -41,6 +41,7 @@ from recbert.training.loading import build_loader, open_training
 from recbert.training.packing import prepare_packing
 from recbert.training.provenance import Provenance
 from recbert.training.sharded import SplitTables, write_together
+from recbert.training.sphere import ItemSphere
 from recbert.training.stream import TrainStream
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,8 @@ class RecTrainer(Trainer):
         self._packed = prepare_packing(model, objective, args)
         self._split = SplitTables(model, args) if item_tables(model) else None
         callbacks = callbacks if self._split is None else [*callbacks, self._split]
+        if isinstance(objective.loss_function, Tempered):
+            callbacks = [*callbacks, ItemSphere(model, objective.loss_function)]
         self.ranking = self._validated = None
         self._validation = {}
         super().__init__(
@@ -119,6 +122,8 @@ class RecTrainer(Trainer):
             callbacks=list(callbacks),
         )
         if self.is_fsdp_enabled:
+            if isinstance(objective.loss_function, Tempered):
+                raise ValueError("temperature is set, which needs whole item tables: launch without FSDP")
             cut_model(model, self.accelerator.state.fsdp_plugin)
 
     @property

@@ -5,8 +5,9 @@ from recbert.objectives.losses.gbce import GBCE
 from recbert.objectives.losses.labelled import labelled
 from recbert.objectives.losses.sampled_softmax import SampledSoftmax
 from recbert.objectives.losses.samplers import BatchSampler, PopularitySampler, Sampler, UniformSampler
+from recbert.objectives.losses.tempered import Tempered
 
-Loss = FullSoftmax | SampledSoftmax | GBCE
+Loss = FullSoftmax | SampledSoftmax | GBCE | Tempered
 """Every loss an objective takes."""
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "PopularitySampler",
     "SampledSoftmax",
     "Sampler",
+    "Tempered",
     "UniformSampler",
     "labelled",
 ]
