@@ -67,7 +67,9 @@ def objective_of(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> NextIt
     if recipe.objective.loss == "sampled":
         loss = SampledSoftmax(recipe.objective.negatives, sampler=_sampler_of(recipe, tokenizer, train))
     if recipe.objective.name == "next-item":
-        return NextItem(tokenizer, length, loss=loss)
+        return NextItem(tokenizer, length, start_token=recipe.objective.start_token, loss=loss)
+    if recipe.objective.start_token:
+        raise ValueError("objective.start_token is true: it goes with objective.name 'next-item' only")
     return MaskedItem(
         tokenizer,
         length,

@@ -7,7 +7,7 @@ from torch import Tensor
 from recbert.checkpoint import InputFormat
 from recbert.inputs import TrainBatch, lay_out, present_places
 from recbert.objectives.losses import FullSoftmax, SampledSoftmax, labelled
-from recbert.tokenizer import PAD_ID, ItemTokenizer
+from recbert.tokenizer import BOS_ID, PAD_ID, ItemTokenizer
 
 
 class NextItem:
@@ -22,21 +22,23 @@ class NextItem:
     Args:
         tokenizer: the vocabulary; it is saved with the model.
         max_length: positions that the model sees at most.
+        start_token: put `[BOS]` in front of each history, from which its first event is predicted too; it
+            takes one of the positions.
         loss: `FullSoftmax`, which None stands for, or `SampledSoftmax` for catalogues of hundreds of
             thousands of items.
     """
-
-    least_events = 2
 
     def __init__(
         self,
         tokenizer: ItemTokenizer,
         max_length: int = 200,
         *,
+        start_token: bool = False,
         loss: FullSoftmax | SampledSoftmax | None = None,
     ) -> None:
         self.tokenizer = tokenizer
-        self.input_format = InputFormat("next-item", max_length)
+        self.input_format = InputFormat("next-item", max_length, starts_with_bos=start_token)
+        self.least_events = 1 if start_token else 2
         self._loss = loss or FullSoftmax()
 
     def collate(self, batch: TrainBatch) -> dict[str, Tensor]:
@@ -48,9 +50,9 @@ class NextItem:
         Returns:
             `input_ids` and `attention_mask` (B, L) int64; `labels` (B, L + 1) int64 with -100 where there is
             no label. The label of position i stands at i + 1 and column 0 has none: this is how the Trainer
-            counts labels for causal models.
+            counts labels for causal models. Column 0 is the place of `[BOS]` where there is one.
         """
-        batch = batch.last(self.input_format.max_length + 1)
+        batch = self._start(batch)
         present = present_places(batch.lengths)  # (B, L + 1)
         tokens = lay_out(batch.tokens, present, PAD_ID)
         is_input = present[:, 1:]  # a position is an input when an event follows
@@ -61,6 +63,19 @@ class NextItem:
             "attention_mask": torch.from_numpy(is_input.astype(np.int64)),
             "labels": torch.from_numpy(labels),
         }
+
+    def _start(self, batch: TrainBatch) -> TrainBatch:
+        """Cut sequences to L + 1 tokens, the first of which is `[BOS]` where the format has it."""
+        most = self.input_format.max_length
+        if not self.input_format.starts_with_bos:
+            return batch.last(most + 1)
+        is_cut = batch.lengths > most
+        batch = batch.last(most)
+        # The first event of what is left of a longer history does not follow from its start.
+        starts = np.cumsum(batch.lengths) - batch.lengths
+        is_target = batch.is_target.copy()
+        is_target[starts[is_cut]] = False
+        return batch._replace(is_target=is_target).prepend(BOS_ID)
 
     def loss(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
         """Sum the loss over the labels.

@@ -104,7 +104,8 @@ class SequencesConfig:
     Attributes:
         max_length: positions that the model sees at most.
         windows: the `last` window of a history, `sliding` ones, or every `prefix`.
-        stride: events between sliding windows; null for `max_length`.
+        stride: events between sliding windows; null for `max_length` (with `objective.start_token` give one
+            less, or an event of each later window is predicted nowhere).
     """
 
     max_length: int = 200
@@ -144,6 +145,8 @@ class ObjectiveConfig:
 
     Attributes:
         name: the objective.
+        start_token: `next-item`: put `[BOS]` in front of each history, from which its first event is
+            predicted too.
         mask_rate: `masked-item`: probability of masking an event.
         last_item_share: `masked-item`: share of rows that mask only the last event.
         loss: softmax over the `full` catalogue, or a `sampled` one for hundreds of thousands of items.
@@ -152,6 +155,7 @@ class ObjectiveConfig:
     """
 
     name: Literal["next-item", "masked-item"] = "next-item"
+    start_token: bool = False
     mask_rate: float = 0.2
     last_item_share: float = 0.1
     loss: Literal["full", "sampled"] = "full"
