@@ -198,7 +198,13 @@ def _size_values(family: str, row: Family, sizes: _Sizes, pad_token_id: int) -> 
     values |= dict.fromkeys(row.heads, heads) | dict.fromkeys(row.head_size, width // heads)
     positions = sizes.max_length + _unused_positions(row, pad_token_id)
     values |= dict.fromkeys(row.positions, positions) | dict.fromkeys(row.dropout, sizes.dropout)
-    if not row.feed_forward_is_factor:
+    if not row.feed_forward:
+        if sizes.intermediate_size not in (None, 4 * width):
+            raise ValueError(
+                f"intermediate_size={sizes.intermediate_size}: family={family!r} has no other feed-forward "
+                f"width than 4 * hidden_size={4 * width}."
+            )
+    elif not row.feed_forward_is_factor:
         values[row.feed_forward] = sizes.intermediate_size or 4 * width
     elif sizes.intermediate_size is not None:
         if sizes.intermediate_size % width:

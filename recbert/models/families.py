@@ -27,6 +27,7 @@ OBJECTIVES: tuple[Objective, ...] = ("masked-item", "next-item")
 class Family:
     """How one family spells the uniform sizes; every name in a tuple receives the same value.
 
+    `feed_forward` is empty where it is fixed at four times the hidden size.
     `unused_positions` counts the rows of the position table before the first one used: "pad" where positions
     start behind the pad id (pad id + 1 rows).
     `position_wise` names the modules of the last block, `{last}`, and behind it whose input may be cut to one
@@ -123,6 +124,17 @@ FAMILIES: dict[str, Family] = {
         dropout=("resid_pdrop", "embd_pdrop", "attn_pdrop"),
         # Its own default is the same curve spelt out in tanh and powers: over twenty times slower on a CPU.
         settings={"activation_function": "gelu"},
+        lora_targets=("c_attn", "c_proj", "c_fc"),
+        position_wise=("transformer.h.{last}.mlp",),
+    ),
+    # Norms behind the sums, as in the Transformer and SASRec of 2017 and 2018.
+    "openai-gpt": Family(
+        hidden=("n_embd",),
+        layers="n_layer",
+        heads=("n_head",),
+        feed_forward="",
+        positions=("n_positions",),
+        dropout=("resid_pdrop", "embd_pdrop", "attn_pdrop"),
         lora_targets=("c_attn", "c_proj", "c_fc"),
         position_wise=("transformer.h.{last}.mlp",),
     ),
