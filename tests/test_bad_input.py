@@ -223,8 +223,10 @@ RECIPES = [
     (
         "pretrain",
         ("--model.family", "bert", "--objective.name", "masked-item", "--objective.start_token", "true"),
-        "objective.start_token is true",
+        "objective.start_token goes with",
     ),
+    ("pretrain", ("--objective.horizon", "0"), "horizon is 0"),
+    ("pretrain", ("--objective.augmentation.crop", "2"), "augmentation.crop is 2.0"),
     ("pretrain", ("--adapter.r", "2"), "recbert finetune"),
     ("pretrain", ("--training.resume_from_checkpoint", "true"), "no checkpoint to resume"),
     ("pretrain", ("--training.resume_from_checkpoint", "/no/where"), "/no/where"),

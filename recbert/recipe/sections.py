@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from recbert.events import CleaningSteps
+from recbert.inputs import Augmentation
 from recbert.training import RecTrainingArguments
 
 
@@ -149,6 +150,8 @@ class ObjectiveConfig:
         name: the objective.
         start_token: `next-item`: put `[BOS]` in front of each history, from which its first event is
             predicted too.
+        horizon: `next-item`: a position predicts a random one of this many events after it.
+        augmentation: random changes of the training sequences.
         mask_rate: `masked-item`: probability of masking an event.
         last_item_share: `masked-item`: share of rows that mask only the last event.
         loss: softmax over the `full` catalogue, or a `sampled` one for hundreds of thousands of items.
@@ -158,6 +161,8 @@ class ObjectiveConfig:
 
     name: Literal["next-item", "masked-item"] = "next-item"
     start_token: bool = False
+    horizon: int = 1
+    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     mask_rate: float = 0.2
     last_item_share: float = 0.1
     loss: Literal["full", "sampled"] = "full"
