@@ -13,7 +13,7 @@ from recbert.objectives import (
     UniformSampler,
 )
 from recbert.objectives.losses import Loss, Sampler
-from recbert.recipe import Recipe
+from recbert.recipe import ObjectiveConfig, Recipe
 from recbert.tokenizer import ItemTokenizer
 
 
@@ -26,33 +26,19 @@ def check_loss(recipe: Recipe) -> None:
     Raises:
         ValueError: two keys of the recipe do not go together; the message names both.
     """
-    for wrong, message in _conflicts(recipe):
+    for wrong, message in [*_conflicts_of_losses(recipe.objective), *_conflicts_with_the_rest(recipe)]:
         if wrong:
             raise ValueError(message)
 
 
-def _conflicts(recipe: Recipe) -> list[tuple[bool, str]]:
-    """Give, for each pair of keys that may not go together, whether it does occur and what to say."""
-    config, sharded = recipe.objective, recipe.model.shard_items
+def _conflicts_of_losses(config: ObjectiveConfig) -> list[tuple[bool, str]]:
+    """Give, for each pair of loss keys that may not go together, whether it does and what to say."""
     loss, sampler = f"objective.loss is {config.loss!r}", f"objective.sampler is {config.sampler!r}"
-    per = f"objective.negatives_per is {config.negatives_per!r}"
-    smoothing = f"objective.label_smoothing is {config.label_smoothing}"
-    temperature, heated = f"objective.temperature is {config.temperature}", config.temperature is not None
-    from_batch = config.sampler in ("in-batch", "mixed")
-    by_sequence = config.negatives_per == "sequence"
     return [
         (
-            sharded and not recipe.model.tie_items,
-            "model.tie_items is false and model.shard_items is true: only one shared table can be split, "
-            "drop one of them",
-        ),
-        (
             config.label_smoothing > 0 and config.loss != "full",
-            f"{smoothing} and {loss}: only 'full' has all items to spread it over, leave label_smoothing 0",
-        ),
-        (
-            config.label_smoothing > 0 and sharded,
-            f"{smoothing} and model.shard_items is true: a split table has no mean row, drop one of them",
+            f"objective.label_smoothing is {config.label_smoothing} and {loss}: only 'full' has all items to "
+            "spread it over, leave label_smoothing 0",
         ),
         (
             config.sampler != "uniform" and config.loss == "gbce",
@@ -63,8 +49,39 @@ def _conflicts(recipe: Recipe) -> list[tuple[bool, str]]:
             f"{sampler} and {loss}: nothing is drawn, take loss 'sampled' or leave the sampler 'uniform'",
         ),
         (
-            by_sequence and config.loss == "full",
-            f"{per} and {loss}: nothing is drawn, take another loss or leave negatives_per 'batch'",
+            config.negatives_per == "sequence" and config.loss == "full",
+            f"objective.negatives_per is 'sequence' and {loss}: nothing is drawn, take another loss or leave "
+            "negatives_per 'batch'",
+        ),
+        (
+            config.temperature is not None and config.loss == "gbce",
+            f"objective.temperature is {config.temperature} and {loss}: cosines reach no probability near 0, "
+            "which it calibrates, take 'full' or 'sampled'",
+        ),
+        (
+            config.learn_temperature and config.temperature is None,
+            "objective.learn_temperature is true and objective.temperature is null: give it a start",
+        ),
+    ]
+
+
+def _conflicts_with_the_rest(recipe: Recipe) -> list[tuple[bool, str]]:
+    """Give the same for pairs of a loss key and a key of another section."""
+    config, sharded = recipe.objective, recipe.model.shard_items
+    heated, temperature = config.temperature is not None, f"objective.temperature is {config.temperature}"
+    sampler = f"objective.sampler is {config.sampler!r}"
+    per = f"objective.negatives_per is {config.negatives_per!r}"
+    from_batch, by_sequence = config.sampler in ("in-batch", "mixed"), config.negatives_per == "sequence"
+    return [
+        (
+            sharded and not recipe.model.tie_items,
+            "model.tie_items is false and model.shard_items is true: only one shared table can be split, "
+            "drop one of them",
+        ),
+        (
+            config.label_smoothing > 0 and sharded,
+            f"objective.label_smoothing is {config.label_smoothing} and model.shard_items is true: a split "
+            "table has no mean row, drop one of them",
         ),
         (
             from_batch and sharded,
@@ -72,14 +89,9 @@ def _conflicts(recipe: Recipe) -> list[tuple[bool, str]]:
             "take 'uniform' or 'popularity'",
         ),
         (
-            (from_batch or by_sequence) and config.loss != "full" and recipe.training.packing,
+            (from_batch or by_sequence) and recipe.training.packing,
             f"{per if by_sequence else sampler} and training.packing is true: a packed batch does not tell "
             "its sequences apart, leave packing false",
-        ),
-        (
-            heated and config.loss == "gbce",
-            f"{temperature} and {loss}: cosines reach no probability near 0, which it calibrates, take "
-            "'full' or 'sampled'",
         ),
         (
             heated and sharded,
@@ -88,10 +100,6 @@ def _conflicts(recipe: Recipe) -> list[tuple[bool, str]]:
         (
             heated and recipe.adapter is not None,
             f"{temperature} and the recipe has an adapter, which leaves the item table as it is: drop one",
-        ),
-        (
-            config.learn_temperature and not heated,
-            "objective.learn_temperature is true and objective.temperature is null: give it a start",
         ),
     ]
 
