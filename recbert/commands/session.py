@@ -72,6 +72,7 @@ def objective_of(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> NextIt
             length,
             start_token=recipe.objective.start_token,
             horizon=recipe.objective.horizon,
+            anchoring=recipe.objective.anchoring,
             augmentation=recipe.objective.augmentation,
             loss=loss,
         )
@@ -83,6 +84,7 @@ def objective_of(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> NextIt
         length,
         mask_rate=recipe.objective.mask_rate,
         last_item_share=recipe.objective.last_item_share,
+        anchoring=recipe.objective.anchoring,
         augmentation=recipe.objective.augmentation,
         loss=loss,
     )

@@ -148,6 +148,8 @@ class ObjectiveConfig:
         name: the objective.
         start_token: `next-item`: put `[BOS]` in front of each history, from which its first event is
             predicted too.
+        anchoring: whether learned positions are counted from the `left` or the `right` end of what the model
+            sees.
         horizon: `next-item`: a position predicts a random one of this many events after it.
         augmentation: random changes of the training sequences.
         mask_rate: `masked-item`: probability of masking an event.
@@ -159,6 +161,7 @@ class ObjectiveConfig:
 
     name: Literal["next-item", "masked-item"] = "next-item"
     start_token: bool = False
+    anchoring: Literal["left", "right"] = "left"
     horizon: int = 1
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     mask_rate: float = 0.2

@@ -27,7 +27,7 @@ from recbert.models import check_fits, hidden_only, item_table
 from recbert.objectives import MaskedItem, NextItem
 from recbert.sharding import item_tables
 from recbert.training.arguments import RecTrainingArguments
-from recbert.training.direction import check_direction
+from recbert.training.direction import check_direction, check_positions
 from recbert.training.figures import (
     MAIN_METRICS,
     list_length,
@@ -89,6 +89,7 @@ class RecTrainer(Trainer):
     ) -> None:
         check_fits(model, objective.tokenizer, objective.input_format.max_length)
         check_direction(model, objective)
+        check_positions(model, objective)
         rows = open_training(data["train"], objective, args)
         targets = TargetRows(data["valid"]) if "valid" in data else None
         if not targets:
