@@ -126,6 +126,7 @@ class ModelConfig:
         num_attention_heads: heads a layer.
         intermediate_size: width of the feed-forward layer; null for four times `hidden_size`.
         dropout: probability, wherever the family has dropout.
+        mimetic: start every attention layer as an average of what it attends to; better on small catalogues.
         shard_items: split the item table by rows over the processes, and with a `sampled` loss update only
             the rows that a batch touches; for a million items and more, in one process too.
     """
@@ -137,6 +138,7 @@ class ModelConfig:
     num_attention_heads: int = 2
     intermediate_size: int | None = None
     dropout: float = 0.1
+    mimetic: bool = False
     shard_items: bool = False
 
 
