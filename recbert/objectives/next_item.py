@@ -71,9 +71,9 @@ class NextItem:
 
         Returns:
             `input_ids` and `attention_mask` (B, L) int64, and `position_ids` where they are anchored on the
-            right; `labels` (B, L + 1) int64 with -100 where there is
-            no label. The label of position i stands at i + 1 and column 0 has none: this is how the Trainer
-            counts labels for causal models. Column 0 is the place of `[BOS]` where there is one.
+            right; `labels` (B, L + 1) int64 with -100 where there is no label. The label of position i stands
+            at i + 1 and column 0, the place of `[BOS]` where there is one, has none: this is how the Trainer
+            counts labels for causal models.
         """
         batch = self._start(self._augmentation.rearrange(batch))
         present = present_places(batch.lengths)  # (B, L + 1)
