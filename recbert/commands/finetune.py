@@ -66,11 +66,12 @@ def _load_base(recipe: Recipe, tokenizer: ItemTokenizer) -> PreTrainedModel:
             f"objective.name is {recipe.objective.name!r} and {base} was trained with "
             f"{info.input.objective!r}: use the base's"
         )
-    if info.input.starts_with_bos != recipe.objective.start_token:
-        raise ValueError(
-            f"objective.start_token is {recipe.objective.start_token} and {base} was trained with "
-            f"{info.input.starts_with_bos}: use the base's"
-        )
+    for key, made in (("start_token", info.input.starts_with_bos), ("anchoring", info.input.anchoring)):
+        wanted = getattr(recipe.objective, key)
+        if wanted != made:
+            raise ValueError(
+                f"objective.{key} is {wanted} and {base} was trained with {made}: use the base's"
+            )
     if recipe.model.shard_items:
         if recipe.adapter is not None:
             raise ValueError("the recipe has an adapter and model.shard_items: drop one of them")

@@ -69,6 +69,7 @@ def objective_of(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> NextIt
             length,
             start_token=recipe.objective.start_token,
             horizon=recipe.objective.horizon,
+            anchoring=recipe.objective.anchoring,
             augmentation=recipe.objective.augmentation,
             loss=loss,
         )
@@ -80,6 +81,7 @@ def objective_of(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> NextIt
         length,
         mask_rate=recipe.objective.mask_rate,
         last_item_share=recipe.objective.last_item_share,
+        anchoring=recipe.objective.anchoring,
         augmentation=recipe.objective.augmentation,
         loss=loss,
     )

@@ -105,8 +105,7 @@ class SequencesConfig:
     Attributes:
         max_length: positions that the model sees at most.
         windows: the `last` window of a history, `sliding` ones, or every `prefix`.
-        stride: events between sliding windows; null for `max_length` (with `objective.start_token` give one
-            less, or an event of each later window is predicted nowhere).
+        stride: events between sliding windows; null for `max_length`.
     """
 
     max_length: int = 200
@@ -151,7 +150,9 @@ class ObjectiveConfig:
     Attributes:
         name: the objective.
         start_token: `next-item`: put `[BOS]` in front of each history, from which its first event is
-            predicted too.
+            predicted too; it takes one of the positions, so `prepare` cuts windows one event shorter.
+        anchoring: whether learned positions are counted from the `left` or the `right` end of what the model
+            sees.
         horizon: `next-item`: a position predicts a random one of this many events after it.
         augmentation: random changes of the training sequences.
         mask_rate: `masked-item`: probability of masking an event.
@@ -172,6 +173,7 @@ class ObjectiveConfig:
 
     name: Literal["next-item", "masked-item"] = "next-item"
     start_token: bool = False
+    anchoring: Literal["left", "right"] = "left"
     horizon: int = 1
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     mask_rate: float = 0.2

@@ -27,7 +27,7 @@ from recbert.models import check_fits, freeze_spare_bias, hidden_only, item_tabl
 from recbert.objectives import MaskedItem, NextItem, Tempered
 from recbert.sharding import item_tables
 from recbert.training.arguments import RecTrainingArguments
-from recbert.training.direction import check_direction
+from recbert.training.direction import check_direction, check_positions
 from recbert.training.figures import (
     MAIN_METRICS,
     list_length,
@@ -90,6 +90,7 @@ class RecTrainer(Trainer):
         check_fits(model, objective.tokenizer, objective.input_format.max_length)
         check_direction(model, objective)
         freeze_spare_bias(model)
+        check_positions(model, objective)
         rows = open_training(data["train"], objective, args)
         targets = TargetRows(data["valid"]) if "valid" in data else None
         if not targets:
