@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ POPULARITY_FILE = "popularity.safetensors"
 FORMAT_VERSION = 1
 
 ObjectiveName = Literal["masked-item", "next-item"]
+TimeEncoding = Literal["gaps", "clock", "gaps+clock", "rotary", "rotary-axes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +33,16 @@ class InputFormat:
         objective: `next-item` predicts at the last event; `masked-item` appends `[MASK]` and predicts there.
         max_length: positions the model sees at most, the appended `[MASK]` counted in.
         anchoring: `left`: the first event kept has position 0 and padding follows the last one.
-        time_encoding: None: order only.
+        time_encoding: None: order only. `gaps`: the time between events as token types; `clock`: hour and
+            weekday of the event to predict, at a position of its own behind each event; `gaps+clock`: both;
+            `rotary`: times move the positions; `rotary-axes`: order, elapsed time and clock are positions on
+            three axes. `recbert.inputs.times` has the formulas.
     """
 
     objective: ObjectiveName
     max_length: int
     anchoring: Literal["left"] = "left"
-    time_encoding: None = None
+    time_encoding: TimeEncoding | None = None
 
     def __post_init__(self) -> None:
         """Refuse what this version cannot read."""
@@ -46,10 +50,16 @@ class InputFormat:
             raise ValueError(f"objective is {self.objective!r}: it must be 'masked-item' or 'next-item'")
         if self.max_length < 2:
             raise ValueError(f"max_length is {self.max_length}: it must be at least 2")
-        if self.anchoring != "left" or self.time_encoding is not None:
+        if self.anchoring != "left" or self.time_encoding not in (None, *get_args(TimeEncoding)):
             raise ValueError(
                 f"anchoring {self.anchoring!r} with time_encoding {self.time_encoding!r} is unknown to this "
-                "version of recbert, which reads 'left' without time encoding: install a newer recbert"
+                f"version of recbert, which reads 'left' with {', '.join(get_args(TimeEncoding))} or none: "
+                "install a newer recbert"
+            )
+        if self.has_clock and self.append_mask:
+            raise ValueError(
+                f"time_encoding is {self.time_encoding!r}, which masked-item does not take: use 'gaps' or "
+                "'rotary', or the objective next-item"
             )
 
     @property
@@ -58,9 +68,20 @@ class InputFormat:
         return self.objective == "masked-item"
 
     @property
+    def has_clock(self) -> bool:
+        """Whether a clock stands behind each event and takes a position too."""
+        return self.time_encoding in ("clock", "gaps+clock")
+
+    @property
+    def uses_types(self) -> bool:
+        """Whether time enters by token types."""
+        return self.time_encoding == "gaps" or self.has_clock
+
+    @property
     def history_length(self) -> int:
         """How many events of a history a query holds."""
-        return self.max_length - 1 if self.append_mask else self.max_length
+        places = self.max_length // 2 if self.has_clock else self.max_length
+        return places - 1 if self.append_mask else places
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,14 +3,17 @@
 The one place that knows padding, anchoring and [MASK].
 """
 
+from recbert.inputs.moments import Moments
 from recbert.inputs.packing import pack
 from recbert.inputs.padding import TokenIds, lay_out, present_places
 from recbert.inputs.query import Query, build_query, count_known, known_items
 from recbert.inputs.targets import Target, TargetRows, group_by_length
+from recbert.inputs.times import add_training_times
 from recbert.inputs.training import Draw, TrainBatch, TrainRows, add_counts
 
 __all__ = [
     "Draw",
+    "Moments",
     "Query",
     "Target",
     "TargetRows",
@@ -18,6 +21,7 @@ __all__ = [
     "TrainBatch",
     "TrainRows",
     "add_counts",
+    "add_training_times",
     "build_query",
     "count_known",
     "group_by_length",

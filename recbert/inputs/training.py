@@ -40,6 +40,7 @@ class TrainBatch(NamedTuple):
         seed: with the epoch and a row's number it decides what is drawn for that row: not the batch, and not
             the number of processes.
         epoch: counted from 0.
+        times: (T,) epoch seconds, NaN where unknown; None where they are not needed.
     """
 
     tokens: TokenIds
@@ -48,6 +49,7 @@ class TrainBatch(NamedTuple):
     rows: TokenIds
     seed: int
     epoch: int
+    times: NDArray[np.float64] | None = None
 
     def last(self, most: int) -> Self:
         """Cut each sequence to its latest events.
@@ -58,8 +60,21 @@ class TrainBatch(NamedTuple):
         if self.lengths.max(initial=0) <= most:
             return self
         kept = np.minimum(self.lengths, most)
-        places = ranges(np.cumsum(self.lengths) - kept, kept)
-        return self._replace(tokens=self.tokens[places], is_target=self.is_target[places], lengths=kept)
+        return self.take(ranges(np.cumsum(self.lengths) - kept, kept), kept)
+
+    def take(self, places: TokenIds, lengths: TokenIds) -> Self:
+        """Make sequences of other events of the same rows; whatever belongs to an event goes with it.
+
+        Args:
+            places: (T',) which event of the batch stands at each place; it may come more than once.
+            lengths: (B,) events of each new sequence.
+        """
+        return self._replace(
+            tokens=self.tokens[places],
+            is_target=self.is_target[places],
+            lengths=lengths,
+            times=None if self.times is None else self.times[places],
+        )
 
 
 class TrainRows(torch.utils.data.Dataset[TrainBatch]):

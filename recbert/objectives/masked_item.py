@@ -5,8 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recbert.checkpoint import InputFormat
-from recbert.inputs import TrainBatch, lay_out, present_places
+from recbert.checkpoint import InputFormat, TimeEncoding
+from recbert.inputs import TrainBatch, add_training_times, lay_out, present_places
 from recbert.objectives.losses import FullSoftmax, SampledSoftmax, labelled
 from recbert.tokenizer import MASK_ID, PAD_ID, ItemTokenizer
 
@@ -25,6 +25,8 @@ class MaskedItem:
         max_length: positions that the model sees at most, the appended `[MASK]` counted in.
         mask_rate: probability of masking an event, in (0, 1).
         last_item_share: share of rows that mask only the last event, in [0, 1].
+        time_encoding: how the times of the events and of the request enter, see `InputFormat`; the data then
+            needs `timestamps`.
         loss: `FullSoftmax`, which None stands for, or `SampledSoftmax` for catalogues of hundreds of
             thousands of items.
 
@@ -41,6 +43,7 @@ class MaskedItem:
         *,
         mask_rate: float = 0.2,
         last_item_share: float = 0.1,
+        time_encoding: TimeEncoding | None = None,
         loss: FullSoftmax | SampledSoftmax | None = None,
     ) -> None:
         if not 0 < mask_rate < 1:
@@ -48,7 +51,7 @@ class MaskedItem:
         if not 0 <= last_item_share <= 1:
             raise ValueError(f"last_item_share is {last_item_share}: it must be from 0 to 1")
         self.tokenizer = tokenizer
-        self.input_format = InputFormat("masked-item", max_length)
+        self.input_format = InputFormat("masked-item", max_length, time_encoding=time_encoding)
         self.mask_rate = mask_rate
         self.last_item_share = last_item_share
         self._loss = loss or FullSoftmax()
@@ -70,11 +73,12 @@ class MaskedItem:
         present = present_places(batch.lengths)  # (B, L)
         tokens = lay_out(batch.tokens, present, PAD_ID)
         mask = self._mask(batch, lay_out(batch.is_target, present, False))
-        return {
+        inputs = {
             "input_ids": torch.from_numpy(np.where(mask, MASK_ID, tokens)),
             "attention_mask": torch.from_numpy(present.astype(np.int64)),
             "labels": torch.from_numpy(np.where(mask, tokens, -100)),
         }
+        return add_training_times(inputs, batch, self.input_format)
 
     def _mask(self, batch: TrainBatch, is_target: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Choose the events to mask, (B, L): at least one of the targets of each row that has any."""
