@@ -1,13 +1,16 @@
 """The input that asks a model for the next item of each history."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from recbert.checkpoint import InputFormat
+from recbert.inputs.moments import Moments
 from recbert.inputs.padding import TokenIds, lay_out, present_places, ranges
+from recbert.inputs.times import add_times
 from recbert.tokenizer import FIRST_ITEM_ID, MASK_ID, PAD_ID
 
 
@@ -19,11 +22,19 @@ class Query(NamedTuple):
         attention_mask: (B, L) int64, 1 at real tokens; None where all rows are equally long: they need no
             mask, and attend faster without.
         last: (B,) int64, the position whose hidden state predicts.
+        beside: what the checkpoint's time encoding adds, by the model's argument names; see
+            `recbert.inputs.times`.
     """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor | None
     last: torch.Tensor
+    beside: Mapping[str, torch.Tensor] = {}  # noqa: RUF012  # nobody writes to it
+
+    def inputs(self, device: torch.device) -> dict[str, torch.Tensor]:
+        """Give the arguments of the model's forward, on its device."""
+        named = {"input_ids": self.input_ids, "attention_mask": self.attention_mask, **self.beside}
+        return {name: values.to(device) for name, values in named.items() if values is not None}
 
 
 def known_items(history: TokenIds) -> TokenIds:
@@ -46,7 +57,9 @@ def count_known(histories: Sequence[TokenIds]) -> TokenIds:
     return np.diff(np.append(0, np.cumsum(known))[ends], prepend=0)
 
 
-def build_query(histories: Sequence[TokenIds], input_format: InputFormat) -> Query:
+def build_query(
+    histories: Sequence[TokenIds], input_format: InputFormat, moments: Moments | None = None
+) -> Query:
     """Build the input that asks a model for the next item of each history.
 
     Items that the vocabulary does not have are skipped (their row was never trained); the latest
@@ -55,6 +68,8 @@ def build_query(histories: Sequence[TokenIds], input_format: InputFormat) -> Que
     Args:
         histories: B arrays of token ids, the earliest event first.
         input_format: the checkpoint's format.
+        moments: when the events happened and when the query is asked; needed only for a format with a time
+            encoding, for which None stands for unknown times.
 
     Raises:
         ValueError: a history has no known item.
@@ -64,10 +79,36 @@ def build_query(histories: Sequence[TokenIds], input_format: InputFormat) -> Que
         raise ValueError("a history has no item that the vocabulary knows: answer it by popularity instead")
     lengths = np.minimum(counts, input_format.history_length)
     flat = np.concatenate(histories, dtype=np.int64)
-    latest = flat[flat >= FIRST_ITEM_ID][ranges(np.cumsum(counts) - lengths, lengths)]
+    places = np.flatnonzero(flat >= FIRST_ITEM_ID)[ranges(np.cumsum(counts) - lengths, lengths)]
+    latest, events = flat[places], lengths
     if input_format.append_mask:
         latest = np.insert(latest, np.cumsum(lengths), MASK_ID)
         lengths = lengths + 1
     present = present_places(lengths)
-    mask = None if present.all() else torch.from_numpy(present.astype(np.int64))
-    return Query(torch.from_numpy(lay_out(latest, present, PAD_ID)), mask, torch.from_numpy(lengths - 1))
+    input_ids, last = torch.from_numpy(lay_out(latest, present, PAD_ID)), torch.from_numpy(lengths - 1)
+    mask = torch.from_numpy(present.astype(np.int64))
+    if input_format.time_encoding is None:
+        return Query(input_ids, None if present.all() else mask, last)
+    times, rows = _times(histories, moments, places, events)
+    inputs = add_times({"input_ids": input_ids, "attention_mask": mask}, times, rows, input_format)
+    return _timed_query(inputs, last, input_format)
+
+
+def _times(
+    histories: Sequence[TokenIds], moments: Moments | None, places: TokenIds, events: TokenIds
+) -> tuple[NDArray[np.float64], TokenIds]:
+    """Give the times of the events at `places` with that of the request behind each row, and their number."""
+    if moments is None:
+        moments = Moments.unknown([len(history) for history in histories])
+    kept = np.concatenate(moments.times, dtype=np.float64)[places]
+    return np.insert(kept, np.cumsum(events), moments.at), events + 1
+
+
+def _timed_query(inputs: dict[str, torch.Tensor], last: torch.Tensor, input_format: InputFormat) -> Query:
+    """Make a query of the inputs that `add_times` gave."""
+    input_ids, mask = inputs.pop("input_ids"), inputs.pop("attention_mask")
+    # Positions that do not count on by 1 would be taken for those of packed sequences without a mask.
+    needs_mask = "position_ids" in inputs or not bool(mask.all())
+    return Query(
+        input_ids, mask if needs_mask else None, 2 * last + 1 if input_format.has_clock else last, inputs
+    )

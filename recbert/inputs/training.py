@@ -1,12 +1,13 @@
 """Training rows: read from a prepared part, drawn in batches."""
 
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from recbert.inputs.blocks import Block, merge_blocks, read_blocks
+from recbert.inputs.moments import check_times
 from recbert.inputs.padding import TokenIds, ranges
 from recbert.tokenizer import FIRST_ITEM_ID
 
@@ -90,17 +91,21 @@ class TrainRows(torch.utils.data.Dataset[TrainBatch]):
             `datasets.Dataset`, a pyarrow Table or a list of dictionaries.
         least: known events that a row needs.
         seed: decides, with epoch and row number, what is drawn for a row.
+        with_times: read `timestamps` too.
 
     Raises:
-        ValueError: a column is absent or has missing values.
+        ValueError: a column is absent or has missing values, or times are asked for and all are the same or
+            missing.
     """
 
-    def __init__(self, part: Any, *, least: int, seed: int) -> None:
-        self._least, self._seed = least, seed
+    def __init__(self, part: Any, *, least: int, seed: int, with_times: bool = False) -> None:
+        self._least, self._seed, self._with_times = least, seed, with_times
         self.unknown = 0
         self.dropped = 0
         self._counts = np.zeros(0, dtype=np.int64)
-        blocks = list(read_blocks(part))
+        blocks = list(read_blocks(part, with_times=with_times))
+        if with_times:
+            check_times([cast("NDArray[np.float64]", block.times) for block in blocks])
         if len(blocks) > 1 and sum(len(block.tokens) for block in blocks) <= _TOKENS_IN_MEMORY:
             blocks = [merge_blocks(blocks)]
         self._blocks = blocks
@@ -143,19 +148,22 @@ class TrainRows(torch.utils.data.Dataset[TrainBatch]):
             # A real item, since attention over padding alone is undefined.
             tokens = np.full(self._least, FIRST_ITEM_ID)
             one = np.array([self._least])
-            return TrainBatch(tokens, tokens < 0, one, np.zeros(1, np.int64), self._seed, draw.epoch)
-        tokens, is_target, lengths = self._gather(draw.rows)
-        known = tokens >= FIRST_ITEM_ID
-        if not known.all():
-            tokens, is_target, lengths = tokens[known], is_target[known], self._known[draw.rows]
-        return TrainBatch(tokens, is_target, lengths.astype(np.int64), draw.rows, self._seed, draw.epoch)
+            times = np.full(self._least, np.nan) if self._with_times else None
+            return TrainBatch(tokens, tokens < 0, one, np.zeros(1, np.int64), self._seed, draw.epoch, times)
+        batch = self._gather(draw)
+        known = batch.tokens >= FIRST_ITEM_ID
+        if known.all():
+            return batch
+        return batch.take(np.flatnonzero(known), self._known[draw.rows].astype(np.int64))
 
-    def _gather(self, rows: TokenIds) -> tuple[TokenIds, NDArray[np.bool_], NDArray[np.int32]]:
-        """Give tokens (T,), targets (T,) and lengths (B,) of rows as they are stored."""
+    def _gather(self, draw: Draw) -> TrainBatch:
+        """Give rows as they are stored."""
+        rows = draw.rows
         lengths, starts, owners = self._length[rows], self._start[rows], self._block[rows]
         ends = np.cumsum(lengths)
         tokens = np.empty(ends[-1], dtype=np.int64)
         is_target = np.empty(ends[-1], dtype=np.bool_)
+        times = np.empty(ends[-1]) if self._with_times else None
         for number in np.unique(owners):
             own = np.flatnonzero(owners == number)
             block = self._blocks[number]
@@ -163,7 +171,9 @@ class TrainRows(torch.utils.data.Dataset[TrainBatch]):
             goal = ranges(ends[own] - lengths[own], lengths[own])
             tokens[goal] = block.tokens[source]
             is_target[goal] = block.targets(source)
-        return tokens, is_target, lengths
+            if times is not None and block.times is not None:
+                times[goal] = block.times[source]
+        return TrainBatch(tokens, is_target, lengths.astype(np.int64), rows, self._seed, draw.epoch, times)
 
     def count_items(self, num_items: int) -> TokenIds:
         """Count the events of each item; an event that several windows share counts once.
