@@ -64,6 +64,11 @@ def _load_base(recipe: Recipe, tokenizer: ItemTokenizer) -> PreTrainedModel:
             f"objective.name is {recipe.objective.name!r} and {base} was trained with "
             f"{info.input.objective!r}: use the base's"
         )
+    if info.input.time_encoding != recipe.objective.time:
+        raise ValueError(
+            f"objective.time is {recipe.objective.time!r} and {base} was trained with "
+            f"{info.input.time_encoding!r}: use the base's"
+        )
     if recipe.model.shard_items:
         if recipe.adapter is not None:
             raise ValueError("the recipe has an adapter and model.shard_items: drop one of them")

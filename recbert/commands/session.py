@@ -67,12 +67,13 @@ def objective_of(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> NextIt
     if recipe.objective.loss == "sampled":
         loss = SampledSoftmax(recipe.objective.negatives, sampler=_sampler_of(recipe, tokenizer, train))
     if recipe.objective.name == "next-item":
-        return NextItem(tokenizer, length, loss=loss)
+        return NextItem(tokenizer, length, time_encoding=recipe.objective.time, loss=loss)
     return MaskedItem(
         tokenizer,
         length,
         mask_rate=recipe.objective.mask_rate,
         last_item_share=recipe.objective.last_item_share,
+        time_encoding=recipe.objective.time,
         loss=loss,
     )
 

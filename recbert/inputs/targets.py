@@ -71,7 +71,9 @@ class TargetRows:
         block, users, _ = self._blocks[self._block[index]]
         place = self._place[index]
         user = users[int(self._row[index])]
-        return Target(str(user), self.history(index), int(block.tokens[place]), float(self.request_times[index]))
+        return Target(
+            str(user), self.history(index), int(block.tokens[place]), float(self.request_times[index])
+        )
 
     def __iter__(self) -> Iterator[Target]:
         """Give the targets in order."""
@@ -94,7 +96,9 @@ class TargetRows:
 
     def _times(self, index: int) -> NDArray[np.float64]:
         """Give the (L,) epoch seconds of the events before a target."""
-        times: NDArray[np.float64] = self._blocks[self._block[index]][2][self._start[index] : self._place[index]]
+        times: NDArray[np.float64] = self._blocks[self._block[index]][2][
+            self._start[index] : self._place[index]
+        ]
         return times
 
     @property

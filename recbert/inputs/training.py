@@ -1,6 +1,6 @@
 """Training rows: read from a prepared part, drawn in batches."""
 
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -94,8 +94,7 @@ class TrainRows(torch.utils.data.Dataset[TrainBatch]):
         with_times: read `timestamps` too.
 
     Raises:
-        ValueError: a column is absent or has missing values, or times are asked for and all are the same or
-            missing.
+        ValueError: a column is absent or has missing values.
     """
 
     def __init__(self, part: Any, *, least: int, seed: int, with_times: bool = False) -> None:
@@ -104,8 +103,6 @@ class TrainRows(torch.utils.data.Dataset[TrainBatch]):
         self.dropped = 0
         self._counts = np.zeros(0, dtype=np.int64)
         blocks = list(read_blocks(part, with_times=with_times))
-        if with_times:
-            check_times([cast("NDArray[np.float64]", block.times) for block in blocks])
         if len(blocks) > 1 and sum(len(block.tokens) for block in blocks) <= _TOKENS_IN_MEMORY:
             blocks = [merge_blocks(blocks)]
         self._blocks = blocks
@@ -174,6 +171,14 @@ class TrainRows(torch.utils.data.Dataset[TrainBatch]):
             if times is not None and block.times is not None:
                 times[goal] = block.times[source]
         return TrainBatch(tokens, is_target, lengths.astype(np.int64), rows, self._seed, draw.epoch, times)
+
+    def check_times(self) -> None:
+        """Refuse times that tell nothing.
+
+        Raises:
+            ValueError: all times are the same or missing.
+        """
+        check_times([block.times for block in self._blocks if block.times is not None])
 
     def count_items(self, num_items: int) -> TokenIds:
         """Count the events of each item; an event that several windows share counts once.

@@ -18,9 +18,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from recbert.models.families import FAMILIES, OTHER, Family, find_family
 from recbert.models.probe import probe_model
+from recbert.models.times import check_time_encoding, takes_types
 from recbert.recurrent import CELLS, RecurrentConfig, RecurrentForCausalLM
+from recbert.tokenizer.times import NUM_TOKEN_TYPES
 
 if TYPE_CHECKING:
+    from recbert.checkpoint import TimeEncoding
     from recbert.tokenizer import ItemTokenizer
 
 logger = logging.getLogger(__name__)
@@ -59,6 +62,7 @@ def build_model(
     intermediate_size: int | None = None,
     dropout: float = 0.1,
     max_length: int = 200,
+    time_encoding: TimeEncoding | None = None,
 ) -> PreTrainedModel:
     """A freshly initialised model of a family whose vocabulary are the items of `tokenizer`.
 
@@ -73,10 +77,11 @@ def build_model(
             width (default 2 *), for "lstm" and "gru" the width of the recurrent state (default 1 *).
         dropout: given to every dropout the family has; what it cannot reach is logged.
         max_length: positions the model must hold, an appended [MASK] included.
+        time_encoding: that of the objective; the family has to take token types or rotary positions then.
 
     Raises:
         ValueError: a size out of range or one the family ignores, an unknown family, or a pair of family and
-            objective that does not exist; the message names what works.
+            objective or time encoding that does not exist; the message names what works.
     """
     sizes = _Sizes(
         len(tokenizer),
@@ -88,11 +93,14 @@ def build_model(
         max_length,
     )
     row = find_family(family, objective)
+    check_time_encoding(family, time_encoding)
     if family in CELLS:
         return _build_recurrent(family, tokenizer, sizes)
     auto_class: Any = AutoModelForMaskedLM if objective == "masked-item" else AutoModelForCausalLM
     try:
         config = _build_config(family, row, tokenizer, sizes, objective)
+        if row.token_types == "own table" and takes_types(time_encoding):
+            config.type_vocab_size = NUM_TOKEN_TYPES
         model = cast(PreTrainedModel, auto_class.from_config(config))
     except ValueError:
         raise
@@ -107,11 +115,17 @@ def build_model(
     return model
 
 
-def check_fits(model: nn.Module, tokenizer: ItemTokenizer, max_length: int) -> None:
-    """Checks that a model has a row for every token of `tokenizer` and `max_length` positions.
+def check_fits(
+    model: nn.Module,
+    tokenizer: ItemTokenizer,
+    max_length: int,
+    time_encoding: TimeEncoding | None = None,
+) -> None:
+    """Checks that a model has a row for every token of `tokenizer`, `max_length` positions and room for time.
 
     Raises:
-        ValueError: the vocabulary or `max_length` is larger than the model's.
+        ValueError: the vocabulary or `max_length` is larger than the model's, or it does not take the time
+            encoding.
     """
     config = cast(PreTrainedConfig, model.config)
     rows = cast(nn.Embedding, cast(PreTrainedModel, model).get_input_embeddings()).weight.shape[0]
@@ -126,6 +140,15 @@ def check_fits(model: nn.Module, tokenizer: ItemTokenizer, max_length: int) -> N
             f"max_length={max_length}: the model holds at most {positions} positions; lower max_length or "
             "build a model with more."
         )
+    check_time_encoding(config.model_type, time_encoding)
+    row = FAMILIES.get(config.model_type, OTHER)
+    if row.token_types == "own table" and takes_types(time_encoding):
+        types = config.type_vocab_size
+        if types < NUM_TOKEN_TYPES:
+            raise ValueError(
+                f"time_encoding={time_encoding!r}: the model has {types} token types and {NUM_TOKEN_TYPES} "
+                "are needed; build it with build_model(..., time_encoding=...)"
+            )
 
 
 def model_positions(config: PreTrainedConfig) -> int | None:

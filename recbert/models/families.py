@@ -34,6 +34,9 @@ class Family:
     output repeats it over all positions.
     `feed_forward_is_factor` marks families that ask for the feed-forward width as a multiple of the hidden
     size.
+    `token_types` says where `token_type_ids` are looked up: in a table whose length `type_vocab_size` sets,
+    or among the items; None where a family does not take them.
+    `rotary_axes` counts the sets of positions that turn queries and keys: 0 without rotary positions.
     """
 
     hidden: tuple[str, ...] = ("hidden_size",)
@@ -48,6 +51,8 @@ class Family:
     settings: Mapping[str, object] = field(default_factory=dict)
     lora_targets: tuple[str, ...] = ()
     position_wise: tuple[str, ...] = ()
+    token_types: Literal["own table", "items"] | None = None
+    rotary_axes: Literal[0, 1, 3] = 0
 
 
 _BERT_LINEARS = ("query", "key", "value", "dense")
@@ -55,11 +60,16 @@ _LLAMA_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"
 
 _LLAMA_PLACES = ("model.layers.{last}.mlp", "model.norm")
 
-_BERT = Family(lora_targets=_BERT_LINEARS, position_wise=("bert.encoder.layer.{last}.intermediate", "cls"))
+_BERT = Family(
+    lora_targets=_BERT_LINEARS,
+    position_wise=("bert.encoder.layer.{last}.intermediate", "cls"),
+    token_types="own table",
+)
 _ROBERTA = Family(
     unused_positions="pad",
     lora_targets=_BERT_LINEARS,
     position_wise=("roberta.encoder.layer.{last}.intermediate", "lm_head"),
+    token_types="own table",
 )
 _LLAMA = Family(
     heads=("num_attention_heads", "num_key_value_heads"),
@@ -67,6 +77,7 @@ _LLAMA = Family(
     dropout=("attention_dropout",),
     lora_targets=_LLAMA_LINEARS,
     position_wise=_LLAMA_PLACES,
+    rotary_axes=1,
 )
 _WINDOWLESS_LLAMA = Family(
     heads=_LLAMA.heads,
@@ -75,6 +86,7 @@ _WINDOWLESS_LLAMA = Family(
     settings={"sliding_window": None},
     lora_targets=_LLAMA_LINEARS,
     position_wise=_LLAMA_PLACES,
+    rotary_axes=1,
 )
 
 FAMILIES: dict[str, Family] = {
@@ -93,12 +105,16 @@ FAMILIES: dict[str, Family] = {
     "modernbert": Family(
         dropout=("embedding_dropout", "attention_dropout", "mlp_dropout"),
         lora_targets=("Wqkv", "Wo", "Wi"),
+        rotary_axes=1,
     ),
-    "electra": Family(hidden=("hidden_size", "embedding_size"), lora_targets=_BERT_LINEARS),
+    "electra": Family(
+        hidden=("hidden_size", "embedding_size"), lora_targets=_BERT_LINEARS, token_types="own table"
+    ),
     "albert": Family(
         hidden=("hidden_size", "embedding_size"),
         settings={"hidden_act": "gelu"},  # as for gpt2
         lora_targets=("query", "key", "value", "dense", "ffn", "ffn_output"),
+        token_types="own table",
     ),
     # MPNet takes 1 for the pad id of its positions, whatever the configuration says.
     "mpnet": Family(unused_positions=2, lora_targets=("q", "k", "v", "o", "dense")),
@@ -113,6 +129,7 @@ FAMILIES: dict[str, Family] = {
             "position_biased_input": False,
         },
         lora_targets=("query_proj", "key_proj", "value_proj", "dense"),
+        token_types="own table",
     ),
     "gpt2": Family(
         hidden=("n_embd",),
@@ -125,6 +142,7 @@ FAMILIES: dict[str, Family] = {
         settings={"activation_function": "gelu"},
         lora_targets=("c_attn", "c_proj", "c_fc"),
         position_wise=("transformer.h.{last}.mlp",),
+        token_types="items",
     ),
     "llama": _LLAMA,
     "qwen2": Family(
@@ -132,6 +150,7 @@ FAMILIES: dict[str, Family] = {
         dropout=_LLAMA.dropout,
         lora_targets=_LLAMA_LINEARS,
         position_wise=_LLAMA_PLACES,
+        rotary_axes=1,
     ),
     "qwen3": _LLAMA,
     "mistral": _WINDOWLESS_LLAMA,
@@ -140,6 +159,7 @@ FAMILIES: dict[str, Family] = {
         head_size=("head_dim", "query_pre_attn_scalar"),
         dropout=_LLAMA.dropout,
         lora_targets=_LLAMA_LINEARS,
+        rotary_axes=1,
     ),
     "mamba": Family(
         heads=(),
@@ -159,12 +179,14 @@ FAMILIES: dict[str, Family] = {
     "gpt_neox": Family(
         dropout=("hidden_dropout", "attention_dropout"),
         lora_targets=("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"),
+        rotary_axes=1,
     ),
     "phi3": Family(
         heads=_LLAMA.heads,
         positions=("max_position_embeddings", "original_max_position_embeddings"),
         dropout=("resid_pdrop", "embd_pdrop", "attention_dropout"),
         lora_targets=("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
+        rotary_axes=1,
     ),
 }
 

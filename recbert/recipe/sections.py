@@ -144,6 +144,10 @@ class ObjectiveConfig:
 
     Attributes:
         name: the objective.
+        time: how the times of events and of the request enter: their `gaps` as token types (bert, roberta and
+            kin, electra, albert, deberta-v2, gpt2); a `clock` with hour and weekday behind each event, or
+            both (`next-item`); `rotary` positions (llama, qwen3, mistral, modernbert and others), for
+            qwen3_5_text also on three `rotary-axes`. null: order only.
         mask_rate: `masked-item`: probability of masking an event.
         last_item_share: `masked-item`: share of rows that mask only the last event.
         loss: softmax over the `full` catalogue, or a `sampled` one for hundreds of thousands of items.
@@ -152,6 +156,7 @@ class ObjectiveConfig:
     """
 
     name: Literal["next-item", "masked-item"] = "next-item"
+    time: Literal["gaps", "clock", "gaps+clock", "rotary", "rotary-axes"] | None = None
     mask_rate: float = 0.2
     last_item_share: float = 0.1
     loss: Literal["full", "sampled"] = "full"

@@ -46,7 +46,7 @@ class Recommender:
                 f"recbert.json counts {len(info.popularity)} items and the tokenizer has "
                 f"{tokenizer.num_items}: the files are of different checkpoints, copy the checkpoint again"
             )
-        check_fits(model, tokenizer, info.input.max_length)
+        check_fits(model, tokenizer, info.input.max_length, info.input.time_encoding)
         model.train(False)
         self.model = model
         self.tokenizer = tokenizer

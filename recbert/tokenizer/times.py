@@ -7,8 +7,8 @@ that an id means the same in every family::
     token   [PAD]         [unused0]       [unused1 ... 28]      [unused29 ... 35]   [unused36 ... 59]
     means   nothing       time unknown    gaps, by powers of 2  Monday to Sunday    hours 0 to 23 (UTC)
 
-A gap of s seconds has bucket ``floor(log2(s + 1))``, from 0 (under a second; a negative gap counts as 0) to 27
-(4.25 years and more).
+A gap of s seconds has bucket ``floor(log2(s + 1))``, from 0 (under a second; a negative gap counts as 0) to
+27 (4.25 years and more).
 """
 
 import numpy as np

@@ -32,6 +32,11 @@ def prepare_packing(
         raise ValueError(
             "packing is true, but masked-item rows cannot be packed: use the next-item objective"
         )
+    if "rotary" in (objective.input_format.time_encoding or ""):
+        raise ValueError(
+            "packing is true, but time stands in the positions, which would keep packed rows apart: leave "
+            "packing out, or use objective.time 'gaps'"
+        )
     reason = _obstacle(model, args)
     if reason:
         logger.warning("packing is true, but %s: batches are grouped by length instead", reason)

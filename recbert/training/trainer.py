@@ -87,7 +87,12 @@ class RecTrainer(Trainer):
         filter_seen: bool = True,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        check_fits(model, objective.tokenizer, objective.input_format.max_length)
+        check_fits(
+            model,
+            objective.tokenizer,
+            objective.input_format.max_length,
+            objective.input_format.time_encoding,
+        )
         check_direction(model, objective)
         rows = open_training(data["train"], objective, args)
         targets = TargetRows(data["valid"]) if "valid" in data else None

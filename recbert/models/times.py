@@ -1,0 +1,38 @@
+"""Which families take which time encoding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from recbert.models.families import FAMILIES, OTHER, Family
+
+if TYPE_CHECKING:
+    from recbert.checkpoint import TimeEncoding
+
+
+def takes_types(time_encoding: TimeEncoding | None) -> bool:
+    """Whether an encoding needs `token_type_ids`."""
+    return time_encoding in ("gaps", "clock", "gaps+clock")
+
+
+def check_time_encoding(family: str, time_encoding: TimeEncoding | None) -> None:
+    """Checks that a family has what a time encoding needs.
+
+    Raises:
+        ValueError: it has not; the message names the families that have.
+    """
+    if time_encoding is None or _takes(FAMILIES.get(family, OTHER), time_encoding):
+        return
+    able = [name for name, row in FAMILIES.items() if _takes(row, time_encoding)]
+    other: TimeEncoding = "rotary" if takes_types(time_encoding) else "gaps"
+    instead = [name for name, row in FAMILIES.items() if _takes(row, other)]
+    raise ValueError(
+        f"family={family!r} does not take time as {time_encoding!r}: choose {', '.join(able)}; or "
+        f"objective.time {other!r}, which {', '.join(instead)} take"
+    )
+
+
+def _takes(row: Family, time_encoding: TimeEncoding) -> bool:
+    if takes_types(time_encoding):
+        return row.token_types is not None
+    return row.rotary_axes >= (3 if time_encoding == "rotary-axes" else 1)
