@@ -31,18 +31,20 @@ class InputFormat:
 
     Attributes:
         objective: `next-item` predicts at the last event; `masked-item` appends `[MASK]` and predicts there.
-        max_length: positions the model sees at most, the appended `[MASK]` counted in.
+        max_length: positions the model sees at most, the added `[BOS]` or `[MASK]` counted in.
         anchoring: `left`: the first event kept has position 0 and padding follows the last one.
         time_encoding: None: order only. `gaps`: the time between events as token types; `clock`: hour and
             weekday of the event to predict, at a position of its own behind each event; `gaps+clock`: both;
             `rotary`: times move the positions; `rotary-axes`: order, elapsed time and clock are positions on
             three axes. `recbert.inputs.times` has the formulas.
+        starts_with_bos: whether `[BOS]` stands in front of the events; `next-item` only.
     """
 
     objective: ObjectiveName
     max_length: int
     anchoring: Literal["left"] = "left"
     time_encoding: TimeEncoding | None = None
+    starts_with_bos: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what this version cannot read."""
@@ -60,6 +62,11 @@ class InputFormat:
             raise ValueError(
                 f"time_encoding is {self.time_encoding!r}, which masked-item does not take: use 'gaps' or "
                 "'rotary', or the objective next-item"
+            )
+        if self.starts_with_bos and self.append_mask:
+            raise ValueError(
+                "starts_with_bos is true, but a masked-item model sees both ends of a history anyway: leave "
+                "it out, or use 'next-item'"
             )
 
     @property
@@ -81,7 +88,7 @@ class InputFormat:
     def history_length(self) -> int:
         """How many events of a history a query holds."""
         places = self.max_length // 2 if self.has_clock else self.max_length
-        return places - 1 if self.append_mask else places
+        return places - (self.append_mask or self.starts_with_bos)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -69,6 +69,11 @@ def _load_base(recipe: Recipe, tokenizer: ItemTokenizer) -> PreTrainedModel:
             f"objective.time is {recipe.objective.time!r} and {base} was trained with "
             f"{info.input.time_encoding!r}: use the base's"
         )
+    if info.input.starts_with_bos != recipe.objective.start_token:
+        raise ValueError(
+            f"objective.start_token is {recipe.objective.start_token} and {base} was trained with "
+            f"{info.input.starts_with_bos}: use the base's"
+        )
     if recipe.model.shard_items:
         if recipe.adapter is not None:
             raise ValueError("the recipe has an adapter and model.shard_items: drop one of them")

@@ -35,6 +35,7 @@ def run(arguments: list[str]) -> int:
         dropout=size.dropout,
         max_length=recipe.sequences.max_length,
         time_encoding=recipe.objective.time,
+        mimetic=size.mimetic,
     )
     if size.shard_items:
         mesh = item_mesh(recipe.training.device)

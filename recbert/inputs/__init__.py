@@ -3,6 +3,8 @@
 The one place that knows padding, anchoring and [MASK].
 """
 
+from recbert.inputs.augmentation import Augmentation
+from recbert.inputs.draws import uniform
 from recbert.inputs.moments import Moments
 from recbert.inputs.packing import pack
 from recbert.inputs.padding import TokenIds, lay_out, present_places
@@ -12,6 +14,7 @@ from recbert.inputs.times import add_training_times
 from recbert.inputs.training import Draw, TrainBatch, TrainRows, add_counts
 
 __all__ = [
+    "Augmentation",
     "Draw",
     "Moments",
     "Query",
@@ -29,4 +32,5 @@ __all__ = [
     "lay_out",
     "pack",
     "present_places",
+    "uniform",
 ]

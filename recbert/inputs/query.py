@@ -5,13 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from recbert.checkpoint import InputFormat
 from recbert.inputs.moments import Moments
 from recbert.inputs.padding import TokenIds, lay_out, present_places, ranges
 from recbert.inputs.times import add_times
-from recbert.tokenizer import FIRST_ITEM_ID, MASK_ID, PAD_ID
+from recbert.tokenizer import BOS_ID, FIRST_ITEM_ID, MASK_ID, PAD_ID
 
 
 class Query(NamedTuple):
@@ -63,7 +62,8 @@ def build_query(
     """Build the input that asks a model for the next item of each history.
 
     Items that the vocabulary does not have are skipped (their row was never trained); the latest
-    `input_format.history_length` of the others stay. A history with none of them is refused: it has no input.
+    `input_format.history_length` of the others stay, behind `[BOS]` where the format has it. A history with
+    none of them is refused: what stands before every history says less about it than the items' counts.
 
     Args:
         histories: B arrays of token ids, the earliest event first.
@@ -81,6 +81,9 @@ def build_query(
     flat = np.concatenate(histories, dtype=np.int64)
     places = np.flatnonzero(flat >= FIRST_ITEM_ID)[ranges(np.cumsum(counts) - lengths, lengths)]
     latest, events = flat[places], lengths
+    if input_format.starts_with_bos:
+        latest = np.insert(latest, np.cumsum(lengths) - lengths, BOS_ID)
+        lengths = lengths + 1
     if input_format.append_mask:
         latest = np.insert(latest, np.cumsum(lengths), MASK_ID)
         lengths = lengths + 1
@@ -89,19 +92,16 @@ def build_query(
     mask = torch.from_numpy(present.astype(np.int64))
     if input_format.time_encoding is None:
         return Query(input_ids, None if present.all() else mask, last)
-    times, rows = _times(histories, moments, places, events)
-    inputs = add_times({"input_ids": input_ids, "attention_mask": mask}, times, rows, input_format)
-    return _timed_query(inputs, last, input_format)
-
-
-def _times(
-    histories: Sequence[TokenIds], moments: Moments | None, places: TokenIds, events: TokenIds
-) -> tuple[NDArray[np.float64], TokenIds]:
-    """Give the times of the events at `places` with that of the request behind each row, and their number."""
     if moments is None:
         moments = Moments.unknown([len(history) for history in histories])
-    kept = np.concatenate(moments.times, dtype=np.float64)[places]
-    return np.insert(kept, np.cumsum(events), moments.at), events + 1
+    times = np.concatenate(moments.times, dtype=np.float64)[places]
+    times = np.insert(times, np.cumsum(events), moments.at)
+    events = events + 1
+    if input_format.starts_with_bos:
+        times = np.insert(times, np.cumsum(events) - events, np.nan)
+        events = events + 1
+    inputs = add_times({"input_ids": input_ids, "attention_mask": mask}, times, events, input_format)
+    return _timed_query(inputs, last, input_format)
 
 
 def _timed_query(inputs: dict[str, torch.Tensor], last: torch.Tensor, input_format: InputFormat) -> Query:

@@ -77,6 +77,21 @@ class TrainBatch(NamedTuple):
             times=None if self.times is None else self.times[places],
         )
 
+    def prepend(self, token_id: int) -> Self:
+        """Put a token in front of each sequence; it is no target and has no time.
+
+        Args:
+            token_id: the token.
+        """
+        starts = np.cumsum(self.lengths) - self.lengths
+        places = np.insert(np.arange(len(self.tokens)), starts, starts)
+        batch = self.take(places, self.lengths + 1)
+        fronts = starts + np.arange(len(starts))
+        batch.tokens[fronts], batch.is_target[fronts] = token_id, False
+        if batch.times is not None:
+            batch.times[fronts] = np.nan
+        return batch
+
 
 class TrainRows(torch.utils.data.Dataset[TrainBatch]):
     """The training part, read in batches.
