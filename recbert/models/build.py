@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from recbert.models.families import FAMILIES, OTHER, Family, find_family
 from recbert.models.initial import start_mimetic
 from recbert.models.probe import probe_model
-from recbert.models.times import check_time_encoding, takes_types
+from recbert.models.times import axes_settings, check_time_encoding, takes_types
 from recbert.recurrent import CELLS, RecurrentConfig, RecurrentForCausalLM
 from recbert.tokenizer.times import NUM_TOKEN_TYPES
 
@@ -202,6 +202,8 @@ def _build_config(
         **_size_values(family, row, sizes, tokenizer.pad_token_id),
         **row.settings,
     }
+    if row.rotary_axes == 3:
+        values |= axes_settings(sizes.hidden_size // sizes.num_attention_heads, sizes.num_hidden_layers)
     if hasattr(default, "cls_token_id"):
         values |= {"cls_token_id": tokenizer.bos_token_id, "sep_token_id": tokenizer.eos_token_id}
     if objective == "masked-item":

@@ -177,6 +177,16 @@ FAMILIES: dict[str, Family] = {
         rotary_axes=1,
     ),
     "qwen3": _LLAMA,
+    # Gated attention on three sets of positions; `recbert.models.times` spreads them, and
+    # leaves out the linear layers of its default configuration.
+    "qwen3_5_text": Family(
+        heads=_LLAMA.heads,
+        head_size=_LLAMA.head_size,
+        dropout=_LLAMA.dropout,
+        lora_targets=_LLAMA_LINEARS,
+        position_wise=_LLAMA_PLACES,
+        rotary_axes=3,
+    ),
     "mistral": _WINDOWLESS_LLAMA,
     "gemma3_text": Family(
         heads=_LLAMA.heads,

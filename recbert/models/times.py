@@ -32,6 +32,29 @@ def check_time_encoding(family: str, time_encoding: TimeEncoding | None) -> None
     )
 
 
+def axes_settings(head_size: int, layers: int) -> dict[str, object]:
+    """The configuration of a family with three sets of positions: frequencies in turn, attention everywhere.
+
+    Raises:
+        ValueError: heads too narrow for a frequency on each axis.
+    """
+    frequencies = head_size // 2
+    if frequencies < 3:
+        raise ValueError(
+            f"hidden_size / num_attention_heads is {head_size}: three axes of positions need at least 6"
+        )
+    second, third = len(range(1, frequencies, 3)), len(range(2, frequencies, 3))
+    return {
+        "layer_types": ["full_attention"] * layers,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            "partial_rotary_factor": 1.0,
+            "mrope_section": [frequencies - second - third, second, third],
+        },
+    }
+
+
 def _takes(row: Family, time_encoding: TimeEncoding) -> bool:
     if takes_types(time_encoding):
         return row.token_types is not None
