@@ -141,14 +141,14 @@ def test_an_early_event_reaches_the_last_score_over_moved_positions(family: str)
 
     def score(history: np.ndarray, at: float, early: float = 0.0) -> torch.Tensor:
         moved = times.copy()
-        moved[0] -= early
+        moved[1] += early
         return scorer.scores([history], Moments([moved], np.array([at])))[0]
 
     at = 1e9 + 91 * DAY
     base = score(histories[0], at)
     for other in (
         score(histories[1], at),
-        score(histories[0], at, early=50 * DAY),
+        score(histories[0], at, early=2 * DAY),
         score(histories[0], at + 300 * DAY),
     ):
         assert (base - other).abs().max() > 1e-4
