@@ -1,6 +1,8 @@
 """Time in model inputs: the same in training, in a query and in a card's program."""
 
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,15 @@ from transformers import PreTrainedModel
 from recbert.backends import TorchScorer
 from recbert.checkpoint import CheckpointInfo, InputFormat, TimeEncoding, write_info
 from recbert.checkpoint.card import build_snippet
-from recbert.inputs import Draw, Moments, TrainRows, build_query
+from recbert.inputs import Draw, Moments, TargetRows, TrainRows, build_query, request_times
 from recbert.inputs import times as input_times
-from recbert.models import build_model
+from recbert.models import build_model, check_fits
 from recbert.models.families import FAMILIES, supported_families
 from recbert.objectives import MaskedItem, NextItem
 from recbert.recommender import Recommender
 from recbert.tokenizer import ItemTokenizer
+from recbert.tokenizer.times import FIRST_GAP_ID, UNKNOWN_TIME_ID
+from recbert.training import RecTrainer, RecTrainingArguments
 
 ITEMS = [f"item {number:02}" for number in range(12)]
 TOKENIZER = ItemTokenizer.from_items(ITEMS)
@@ -165,3 +169,103 @@ def test_an_early_event_reaches_the_last_score_over_moved_positions(family: str)
         step = model(**rest, past_key_values=start.past_key_values).logits[0, -1]
     torch.testing.assert_close(step, whole, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(base, whole[69:], atol=1e-4, rtol=1e-4)
+
+
+def test_a_checkpoint_without_time_ignores_it(tmp_path: Path) -> None:
+    model = build_model("gpt2", TOKENIZER, hidden_size=8, max_length=LENGTH)
+    recommender = Recommender(model, TOKENIZER, CheckpointInfo(InputFormat("next-item", LENGTH), [1] * 12))
+    history = ["item 01", "item 05"]
+    assert recommender.recommend(history, timestamps=[1.0], at=5) == recommender.recommend(history)
+
+
+def test_times_of_requests_are_read_and_checked() -> None:
+    model = _model("gpt2", "next-item", "gaps")
+    info = CheckpointInfo(InputFormat("next-item", LENGTH, time_encoding="gaps"), [1] * 12)
+    recommender = Recommender(model, TOKENIZER, info)
+    history = ["item 01", "item 05"]
+    seconds = [1_600_000_000.0, 1_600_000_100.0]
+    dates = [datetime.fromtimestamp(second, UTC) for second in seconds]
+    at = datetime(2020, 9, 13, 14, 0)  # no zone: UTC
+    expected = recommender.recommend(history, timestamps=seconds, at=1_600_005_600)
+    assert recommender.recommend(history, timestamps=dates, at=at) == expected
+    batch = recommender.recommend([history, history], timestamps=[seconds, dates], at=[at, at])
+    assert [item for item, _ in batch[1]] == [item for item, _ in expected]
+    now = recommender.recommend(history, timestamps=seconds)
+    assert now == recommender.recommend(history, timestamps=seconds, at=time.time())
+    vectors = recommender.encode([history], timestamps=[seconds], at=at)
+    assert not torch.allclose(vectors, recommender.encode([history]))
+    for wrong, message in (
+        ({"timestamps": seconds[:1]}, "one time for each event"),
+        ({"timestamps": ["noon", "one"]}, "epoch seconds or datetimes"),
+        ({"timestamps": seconds, "at": [1.0, 2.0]}, "one each"),
+        ({"timestamps": [np.inf, 1.0]}, "infinite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            recommender.recommend(history, **wrong)
+
+
+def test_a_tenth_of_the_training_rows_goes_without_times() -> None:
+    rows = [
+        {"input_ids": [69, 70, 71], "timestamps": [0.0, 1e6, 2e6], "is_target": [True] * 3}
+        for _ in range(2000)
+    ]
+    rows = TrainRows(rows, least=2, seed=0, with_times=True)
+    share = []
+    for epoch in (0, 1):
+        batch = rows.__getitems__(Draw(np.arange(2000), epoch))
+        types = _objective("next-item", "gaps").collate(batch)["token_type_ids"].numpy()
+        share.append((types == UNKNOWN_TIME_ID).all(1))
+        assert ((types == FIRST_GAP_ID + 19).all(1) | share[-1]).all()
+    assert 0.08 < share[0].mean() < 0.12
+    assert (share[0] != share[1]).any()
+
+
+def test_request_times_of_an_evaluation() -> None:
+    part = [
+        {"user_id": "a", "input_ids": [69, 70], "timestamps": [10.0, 5000.0], "is_target": [False, True]},
+        {"user_id": "b", "input_ids": [69, 70], "timestamps": [6000.0, 9000.0], "is_target": [False, True]},
+    ]
+    targets = TargetRows(part)
+    assert targets.moments(np.array([1])).times[0].tolist() == [6000.0]
+    assert targets.request_times.tolist() == [5000.0, 9000.0]
+    assert request_times(targets, "window-start", has_window=True).tolist() == [5000.0, 6000.0]
+    assert request_times(targets, "window-start", has_window=False).tolist() == [10.0, 6000.0]
+    jittered = request_times(targets, "jittered", has_window=True)
+    assert (np.abs(jittered - targets.true_times) <= 3600).all()
+    assert jittered.tolist() == request_times(targets, "jittered", has_window=True).tolist()
+    targets.request_times = jittered
+    assert targets.moments(np.array([0])).at[0] == jittered[0] == targets[0].request_time
+
+
+@pytest.mark.parametrize(
+    ("family", "objective", "encoding", "message"),
+    [
+        ("llama", "next-item", "gaps", "gpt2.*'rotary', which .*llama"),
+        ("gpt2", "next-item", "rotary", "llama.*'gaps', which .*gpt2"),
+        ("qwen3", "next-item", "rotary-axes", "qwen3_5_text"),
+        ("distilbert", "masked-item", "gaps", "bert, roberta"),
+        ("gru", "next-item", "gaps", "gpt2"),
+    ],
+)
+def test_a_family_that_takes_no_such_time_is_refused(
+    family: str, objective: str, encoding: TimeEncoding, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_model(family, TOKENIZER, objective=objective, time_encoding=encoding)
+
+
+def test_times_that_tell_nothing_are_refused(tmp_path: Path) -> None:
+    for times, message in (([5.0] * 3, "all the same"), ([np.nan] * 3, "all missing")):
+        rows = [{"input_ids": [69, 70, 71], "timestamps": times, "is_target": [True] * 3}]
+        with pytest.raises(ValueError, match=f"{message}: leave time out"):
+            RecTrainer(
+                _model("gpt2", "next-item", "gaps"),
+                RecTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none"),
+                objective=_objective("next-item", "gaps"),
+                data={"train": rows},
+            )
+    with pytest.raises(ValueError, match="no column 'timestamps'"):
+        TrainRows([{"input_ids": [69], "is_target": [True]}], least=1, seed=0, with_times=True)
+    with pytest.raises(ValueError, match="token types"):
+        bert = build_model("bert", TOKENIZER, objective="masked-item", max_length=LENGTH)
+        check_fits(bert, TOKENIZER, LENGTH, "gaps")

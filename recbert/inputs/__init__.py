@@ -9,6 +9,7 @@ from recbert.inputs.moments import Moments
 from recbert.inputs.packing import pack
 from recbert.inputs.padding import TokenIds, lay_out, present_places
 from recbert.inputs.query import Query, build_query, count_known, known_items
+from recbert.inputs.requests import RequestTime, describe_request_time, request_times
 from recbert.inputs.targets import Target, TargetRows, group_by_length
 from recbert.inputs.times import add_training_times
 from recbert.inputs.training import Draw, TrainBatch, TrainRows, add_counts
@@ -18,6 +19,7 @@ __all__ = [
     "Draw",
     "Moments",
     "Query",
+    "RequestTime",
     "Target",
     "TargetRows",
     "TokenIds",
@@ -27,10 +29,12 @@ __all__ = [
     "add_training_times",
     "build_query",
     "count_known",
+    "describe_request_time",
     "group_by_length",
     "known_items",
     "lay_out",
     "pack",
     "present_places",
+    "request_times",
     "uniform",
 ]

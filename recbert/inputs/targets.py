@@ -40,7 +40,9 @@ class TargetRows:
     Attributes:
         lengths: (N,) length of each target's history.
         token_ids: (N,) the item of each target, `[UNK]` when it never occurs in training.
-        request_times: (N,) epoch seconds at which each target is asked for: those of the targets themselves.
+        true_times: (N,) epoch seconds of each target.
+        request_times: (N,) epoch seconds at which each is asked for: those of the targets unless others are
+            set, see `request_times`.
     """
 
     def __init__(self, part: Iterable[dict[str, Any]]) -> None:
@@ -59,8 +61,8 @@ class TargetRows:
         self._start = np.concatenate([none, *starts])  # (N,) of the row, in its block
         self.lengths: TokenIds = self._place - self._start
         self.token_ids: TokenIds = np.concatenate([none, *tokens]).astype(np.int64)
-        asked = [times[places] for (_, _, times), places in zip(self._blocks, found, strict=True)]
-        self.request_times: NDArray[np.float64] = np.concatenate([np.zeros(0), *asked])
+        self.true_times = self._times_at(self._place)
+        self.request_times = self.true_times
 
     def __len__(self) -> int:
         """Give the number of targets."""
@@ -85,6 +87,20 @@ class TargetRows:
         history = block.tokens[self._start[index] : self._place[index]]
         tokens: TokenIds = history.astype(np.int64, copy=False)
         return tokens
+
+    @property
+    def last_times(self) -> NDArray[np.float64]:
+        """Give the epoch seconds of the last event before each target, (N,); NaN where there is none."""
+        last = self._times_at(np.maximum(self._place - 1, self._start))
+        return np.where(self.lengths > 0, last, np.nan)
+
+    def _times_at(self, places: TokenIds) -> NDArray[np.float64]:
+        """Give the epoch seconds of one place in the row of each target, (N,)."""
+        found = np.empty(len(places))
+        for number, (_, _, times) in enumerate(self._blocks):
+            own = self._block == number
+            found[own] = times[places[own]]
+        return found
 
     def moments(self, rows: TokenIds) -> Moments:
         """Give the times of the histories of some targets, and their request times.

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from recbert.events import CleaningSteps
-from recbert.inputs import Augmentation
+from recbert.inputs import Augmentation, RequestTime
 from recbert.training import RecTrainingArguments
 
 
@@ -200,6 +200,9 @@ class EvaluationConfig:
         checkpoints: folders or Hub ids; empty for the `model` folder of `training.output_dir`.
         part: the part of the data.
         filter_seen: whether items of the history are left out of the ranking.
+        request_time: when a checkpoint that knows of time is asked: at the `true` time of the target; at the
+            `window-start`, the beginning of the part (after leave-n-out: the user's last event); or
+            `jittered`, the true time give or take an hour.
         allow_repeats: with `filter_seen`, keep a target that the history already has; an optimistic protocol.
         baselines: count baselines in the same table.
         rules_window: window of the sequential rules.
@@ -211,6 +214,7 @@ class EvaluationConfig:
     checkpoints: list[str] = dataclasses.field(default_factory=list)
     part: Literal["test", "valid"] = "test"
     filter_seen: bool = True
+    request_time: RequestTime = "true"
     allow_repeats: bool = False
     baselines: list[Literal["popularity", "recent-popularity", "markov", "sequential-rules", "item-knn"]] = (
         dataclasses.field(

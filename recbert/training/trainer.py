@@ -272,7 +272,11 @@ class RecTrainer(Trainer):
             input=self.objective.input_format,
             popularity=self.popularity,
             filter_seen=self.filter_seen,
-            protocol=validation_protocol(self.provenance.protocol, self._validated),
+            protocol=validation_protocol(
+                self.provenance.protocol,
+                self._validated,
+                self.objective.input_format.time_encoding is not None,
+            ),
             base_hash=None if base is None else hash_base(base),
             metrics=validation_figures(self._validation, best, self._validated),
             data_fingerprint=self.provenance.data_fingerprint,
