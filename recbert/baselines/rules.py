@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from recbert.baselines.histories import read_histories
 from recbert.baselines.links import Query, count_successions, follow_links
-from recbert.inputs import known_items
+from recbert.inputs import Moments, known_items
 from recbert.tokenizer import FIRST_ITEM_ID
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class SequentialRules:
         self.links = count_successions(read_histories(train, num_items), num_items, self.window)
         return self
 
-    def scores(self, histories: Sequence[NDArray[np.int64]]) -> torch.Tensor:
-        """Score all items for each history, (B, num_items) fp32."""
+    def scores(self, histories: Sequence[NDArray[np.int64]], moments: Moments | None = None) -> torch.Tensor:
+        """Score all items for each history, (B, num_items) fp32; times are ignored."""
         queries = []
         for history in histories:
             latest = known_items(history)[: -self.window - 1 : -1] - FIRST_ITEM_ID  # the last one first

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ FORMAT_VERSION = 1
 
 ObjectiveName = Literal["masked-item", "next-item"]
 Anchoring = Literal["left", "right"]
+TimeEncoding = Literal["gaps", "clock", "gaps+clock", "rotary", "rotary-axes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +35,17 @@ class InputFormat:
         max_length: positions the model sees at most, the added `[BOS]` or `[MASK]` counted in.
         anchoring: `left`: the first input has position 0. `right`: the last one has `max_length - 1`. Padding
             follows the last one in both.
-        time_encoding: None: order only.
+        time_encoding: None: order only. `gaps`: the time between events as token types; `clock`: hour and
+            weekday of the event to predict, at a position of its own behind each event; `gaps+clock`: both;
+            `rotary`: times move the positions; `rotary-axes`: order, elapsed time and clock are positions on
+            three axes. `recbert.inputs.times` has the formulas.
         starts_with_bos: whether `[BOS]` stands in front of the events; `next-item` only.
     """
 
     objective: ObjectiveName
     max_length: int
     anchoring: Anchoring = "left"
-    time_encoding: None = None
+    time_encoding: TimeEncoding | None = None
     starts_with_bos: bool = False
 
     def __post_init__(self) -> None:
@@ -50,11 +54,24 @@ class InputFormat:
             raise ValueError(f"objective is {self.objective!r}: it must be 'masked-item' or 'next-item'")
         if self.max_length < 2:
             raise ValueError(f"max_length is {self.max_length}: it must be at least 2")
-        if self.anchoring not in ("left", "right") or self.time_encoding is not None:
+        if self.anchoring not in get_args(Anchoring) or self.time_encoding not in (
+            None,
+            *get_args(TimeEncoding),
+        ):
             raise ValueError(
                 f"anchoring {self.anchoring!r} with time_encoding {self.time_encoding!r} is unknown to this "
-                "version of recbert, which reads 'left' or 'right' without time encoding: install a newer "
-                "recbert"
+                f"version of recbert, which reads {', '.join(get_args(Anchoring))} with "
+                f"{', '.join(get_args(TimeEncoding))} or none: install a newer recbert"
+            )
+        if self.anchoring == "right" and self.time_encoding not in (None, "gaps"):
+            raise ValueError(
+                f"time_encoding is {self.time_encoding!r}, which sets the positions itself: use it with "
+                "anchoring 'left', or 'gaps' with 'right'"
+            )
+        if self.has_clock and self.append_mask:
+            raise ValueError(
+                f"time_encoding is {self.time_encoding!r}, which masked-item does not take: use 'gaps' or "
+                "'rotary', or the objective next-item"
             )
         if self.starts_with_bos and self.append_mask:
             raise ValueError(
@@ -68,9 +85,20 @@ class InputFormat:
         return self.objective == "masked-item"
 
     @property
+    def has_clock(self) -> bool:
+        """Whether a clock stands behind each event and takes a position too."""
+        return self.time_encoding in ("clock", "gaps+clock")
+
+    @property
+    def uses_types(self) -> bool:
+        """Whether time enters by token types."""
+        return self.time_encoding == "gaps" or self.has_clock
+
+    @property
     def history_length(self) -> int:
         """How many events of a history a query holds."""
-        return self.max_length - (self.append_mask or self.starts_with_bos)
+        places = self.max_length // 2 if self.has_clock else self.max_length
+        return places - (self.append_mask or self.starts_with_bos)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from recbert.evaluation import (
     describe_protocol,
     rank_targets,
 )
-from recbert.inputs import TargetRows, TrainRows
+from recbert.inputs import TargetRows, TrainRows, describe_request_time, request_times
 from recbert.recipe import EvaluationConfig, Recipe, load_recipe, recipe_parser
 from recbert.recommender import Recommender
 from recbert.tokenizer import ItemTokenizer
@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
             f"the prepared data has no {recipe.evaluation.part} part: its parts are {', '.join(data)}"
         )
     popularity = TrainRows(data["train"], least=1, seed=0).count_items(tokenizer.num_items)
-    targets = TargetRows(data[recipe.evaluation.part])
+    targets, asked = _targets(recipe, data, manifest)
     rankings: dict[str, Ranking] = {}
     for name, scorer in _scorers(recipe, data, tokenizer):
         rankings[name] = rank_targets(
@@ -63,7 +63,7 @@ def run(arguments: list[str]) -> int:
             progress=True,
         )
     metrics = RankingMetrics(resamples=recipe.evaluation.bootstrap)
-    split = f"{manifest['protocol']}; {_PARTS[recipe.evaluation.part]} part"
+    split = f"{manifest['protocol']}; {_PARTS[recipe.evaluation.part]} part{asked}"
     against = next(iter(rankings)) if len(rankings) > 1 else None
     table = build_table(
         rankings,
@@ -92,6 +92,16 @@ def run(arguments: list[str]) -> int:
         _record(recipe, manifest["fingerprint"], result)
     sys.stdout.write(json.dumps(result) + "\n" if options.json else f"{table}\n{buckets}")
     return 0
+
+
+def _targets(recipe: Recipe, data: Any, manifest: dict[str, Any]) -> tuple[TargetRows, str]:
+    """Give what to predict, and in words when it is asked for where a checkpoint is told."""
+    targets = TargetRows(data[recipe.evaluation.part])
+    kind = recipe.evaluation.request_time
+    has_window = manifest["protocol"].startswith("global temporal split")
+    targets.request_times = request_times(targets, kind, has_window=has_window)
+    told = any(read_info(checkpoint).input.time_encoding for checkpoint, _ in _checkpoints(recipe))
+    return targets, f"; {describe_request_time(kind, has_window=has_window)}" if told else ""
 
 
 def _record(recipe: Recipe, fingerprint: str, result: dict[str, Any]) -> None:

@@ -37,6 +37,7 @@ def run(arguments: list[str]) -> int:
         dropout=size.dropout,
         max_length=recipe.sequences.max_length,
         tie_items=size.tie_items,
+        time_encoding=recipe.objective.time,
         mimetic=size.mimetic,
     )
     if size.shard_items:
