@@ -4,6 +4,8 @@ from recbert.checkpoint.folder import hash_base, hash_file, write_folder, write_
 from recbert.checkpoint.info import (
     INFO_FILE,
     POPULARITY_FILE,
+    RULES_FILE,
+    Blend,
     CheckpointInfo,
     InputFormat,
     ObjectiveName,
@@ -15,6 +17,8 @@ from recbert.checkpoint.info import (
 __all__ = [
     "INFO_FILE",
     "POPULARITY_FILE",
+    "RULES_FILE",
+    "Blend",
     "CheckpointInfo",
     "InputFormat",
     "ObjectiveName",

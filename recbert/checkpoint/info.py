@@ -19,6 +19,8 @@ from recbert.tokenizer import MAPPED_FROM
 INFO_FILE = "recbert.json"
 POPULARITY_FILE = "popularity.safetensors"
 """Holds the popularity of catalogues past two million items, which as JSON would take seconds to read."""
+RULES_FILE = "rules.safetensors"
+"""Holds the sequential rules of a checkpoint whose scores are blended with them."""
 FORMAT_VERSION = 1
 
 ObjectiveName = Literal["masked-item", "next-item"]
@@ -64,6 +66,34 @@ class InputFormat:
 
 
 @dataclasses.dataclass(frozen=True)
+class Blend:
+    """How the scores of the model are blended with sequential rules; the rules stand in `RULES_FILE`.
+
+    With p the model's probability of an item and r its share of all the rules that the history follows, the
+    blended probability is proportional to `p ** (1 - power) * ((1 - weight) * p + weight * r) ** power`.
+
+    Attributes:
+        window: of the rules, at least 1: largest distance that was counted, and latest items that ask.
+        weight: of the rules in the interpolation, above 0 and below 1.
+        power: how much the interpolation counts against the model itself, above 0 and at most 1; 1 leaves
+            the plain interpolation.
+    """
+
+    window: int
+    weight: float
+    power: float
+
+    def __post_init__(self) -> None:
+        """Refuse what is no blend."""
+        if self.window < 1:
+            raise ValueError(f"blend.window is {self.window}: it must be at least 1")
+        if not 0 < self.weight < 1:
+            raise ValueError(f"blend.weight is {self.weight}: it must be above 0 and below 1")
+        if not 0 < self.power <= 1:
+            raise ValueError(f"blend.power is {self.power}: it must be above 0 and at most 1")
+
+
+@dataclasses.dataclass(frozen=True)
 class CheckpointInfo:
     """Everything beside the weights and the vocabulary that a recommendation depends on.
 
@@ -77,6 +107,7 @@ class CheckpointInfo:
         base_hash: for an adapter, `hash_base` of the checkpoint that it was trained on.
         metrics: evaluation results by name.
         data_fingerprint: hash of the prepared data that the model was trained on.
+        blend: how recbert blends the scores with sequential rules; None leaves the model's own.
         format_version: version of this file's layout.
     """
 
@@ -88,6 +119,7 @@ class CheckpointInfo:
     base_hash: str | None = None
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     data_fingerprint: str = ""
+    blend: Blend | None = None
     format_version: int = FORMAT_VERSION
 
     @classmethod
@@ -110,7 +142,11 @@ class CheckpointInfo:
             )
         _check_keys(content, cls, {"input", "popularity"})
         _check_keys(content["input"], InputFormat, {"objective", "max_length"})
-        return cls(**{**content, "input": InputFormat(**content["input"])})
+        blend = content.get("blend")
+        if blend is not None:
+            _check_keys(blend, Blend, {field.name for field in dataclasses.fields(Blend)})
+            blend = Blend(**blend)
+        return cls(**{**content, "input": InputFormat(**content["input"]), "blend": blend})
 
 
 def _check_keys(content: dict[str, Any], kind: type, needed: set[str]) -> None:
