@@ -151,6 +151,8 @@ class CheckpointInfo:
 
 def _check_keys(content: dict[str, Any], kind: type, needed: set[str]) -> None:
     """Refuse a JSON object that lacks a key of a dataclass or has one that it does not know."""
+    if not isinstance(content, dict):
+        raise ValueError(f"{INFO_FILE} has {content!r} for {kind.__name__}: copy the checkpoint again")
     unknown = content.keys() - {field.name for field in dataclasses.fields(kind)}
     if missing := needed - content.keys():
         raise ValueError(f"{INFO_FILE} lacks {sorted(missing)}: copy the checkpoint again")

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from recbert.baselines import SequentialRules, limit_links
-from recbert.checkpoint import Blend
+from recbert.checkpoint import INFO_FILE, Blend, read_info
 from recbert.commands.session import read_data
 from recbert.inputs import TargetRows
 from recbert.recipe import Recipe, load_recipe, recipe_parser
@@ -30,6 +30,8 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--off", action="store_true", help="remove the blend of the run's checkpoint")
     recipe, options = load_recipe(parser, arguments)
     checkpoint = Path(recipe.training.output_dir or "", "model")
+    if not Path(checkpoint, INFO_FILE).is_file():
+        raise FileNotFoundError(f"{checkpoint} is no checkpoint: train one with this recipe first")
     if options.off:
         save_blend(checkpoint, None)
         logger.info("%s ranks by its model alone", checkpoint)
@@ -45,8 +47,7 @@ def _choose(recipe: Recipe, checkpoint: Path) -> None:
         raise ValueError(
             "the prepared data has no valid part: a blend is chosen there, prepare data with one"
         )
-    recommender = Recommender.from_pretrained(checkpoint, device=recipe.training.device)
-    if recommender.info.data_fingerprint != manifest["fingerprint"]:
+    if read_info(checkpoint).data_fingerprint != manifest["fingerprint"]:
         raise ValueError(
             f"{checkpoint} was trained on other data than {recipe.data.prepared}: blend it with the recipe "
             "that it was trained with"
@@ -56,7 +57,7 @@ def _choose(recipe: Recipe, checkpoint: Path) -> None:
         for window in WINDOWS
     }
     choice = try_blends(
-        recommender.scorer,
+        Recommender.from_pretrained(checkpoint, device=recipe.training.device).scorer,
         rules,
         TargetRows(data["valid"]),
         filter_seen=recipe.evaluation.filter_seen,
@@ -76,10 +77,10 @@ def _describe(choice: Choice) -> str:
     best = max(choice.blends, key=lambda blend: choice.blends[blend])
     lines = [f"validation NDCG@10, the model alone: {choice.alone:.4f}"]
     for window in dict.fromkeys(blend.window for blend in choice.blends):
-        value, blend = max((value, blend) for blend, value in choice.blends.items() if blend.window == window)
-        lines.append(
-            f"window {window:3d}: {value:.4f} with weight {blend.weight:g} and power {blend.power:g}"
-        )
+        tried = [blend for blend in choice.blends if blend.window == window]
+        first = max(tried, key=lambda blend: choice.blends[blend])
+        found = f"{choice.blends[first]:.4f} with weight {first.weight:g} and power {first.power:g}"
+        lines.append(f"window {window:3d}: {found}")
     lines += ["", f"window {best.window}, weight across and power down:"]
     lines.append("power " + "".join(f"{weight:8g}" for weight in WEIGHTS))
     for power in POWERS:

@@ -57,7 +57,7 @@ class Recommender:
         self.info = info
         self.titles = dict(titles or {})
         self.scorer = TorchScorer(model, info.input, info.popularity)
-        self.blended = None if info.blend is None else BlendedScorer(self.scorer, rules, info.blend)
+        self.blended = BlendedScorer(self.scorer, rules, info.blend) if info.blend else None
         self._index: ItemIndex | None = None
         self._denied = torch.tensor(self._columns(info.deny_list), dtype=torch.long)
 
