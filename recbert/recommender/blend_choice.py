@@ -16,7 +16,7 @@ from recbert.evaluation import rank_scores, seen_cells
 from recbert.evaluation.metrics import ROW_METRICS
 from recbert.evaluation.ranks import item_indices
 from recbert.inputs import TargetRows, group_by_length
-from recbert.recommender.blending import Shares, raised, share_rules
+from recbert.recommender.blending import Shares, log_totals, raised, share_rules
 
 WEIGHTS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
 POWERS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -80,7 +80,7 @@ def try_blends(
         for scores in scorer.score_blocks(histories):
             few = slice(start, start + len(scores))
             start += len(scores)
-            totals, scores = scores.logsumexp(1).cpu(), scores.cpu()
+            totals, scores = log_totals(scores).cpu(), scores.cpu()
             here, wanted = histories[few], torch.from_numpy(items[rows[few]])
             if filter_seen:
                 seen = seen_cells(here, keep=wanted if allow_repeats else None)
@@ -103,7 +103,7 @@ class _Contest(NamedTuple):
         place: (b,) number of the target's cell, -1 where no rule reaches it.
         best: (b, P) the best scores of items that no rule reaches.
         rows: (M,) row of each cell: an item that a rule reaches and that may be recommended.
-        scores: (M,) float64 the model's.
+        scores: (M,) fp32, the model's.
         gains: (M,) `log(r / p)`.
     """
 
@@ -123,7 +123,7 @@ class _Contest(NamedTuple):
         rivals[rows, items] = -torch.inf
         own = scores.gather(1, wanted.clamp(min=0)[:, None])[:, 0].masked_fill(wanted < 0, -torch.inf)
         allowed = ~cells.isneginf()
-        rows, items, shares, cells = rows[allowed], items[allowed], shares[allowed], cells[allowed].double()
+        rows, items, shares, cells = rows[allowed], items[allowed], shares[allowed], cells[allowed]
         place = torch.full_like(wanted, -1)
         hits = (items == wanted[rows]).nonzero()[:, 0]
         place[rows[hits]] = hits
@@ -132,7 +132,7 @@ class _Contest(NamedTuple):
 
     def ranks(self, blend: Blend) -> Tensor:
         """Give the mid-rank of each target, (b,) float64; exact down to place 10."""
-        cells = (self.scores + raised(self.gains, blend)).float()
+        cells = self.scores + raised(self.gains, blend)
         own = torch.where(self.place < 0, self.own, torch.cat([cells, self.own[:1]])[self.place])
         bars = own[self.rows]
         higher, equal = (
