@@ -21,7 +21,7 @@ MOST_RULES = 200
 """Rules that a checkpoint keeps of each item, the strongest: 8 bytes each. More gained nothing measurable."""
 
 _CELLS_AT_ONCE = 1 << 18
-"""Exponentials in memory at once: few enough for the cache, where fresh pages would cost more than they do."""
+"""Exponentials in memory at once: few enough for the cache, fresh pages cost more."""
 
 
 class Shares(NamedTuple):
@@ -105,7 +105,7 @@ def log_totals(scores: Tensor) -> Tensor:
     buffer = scores.new_empty(min(few, len(scores)), scores.shape[1])
     sums = [
         torch.sub(part, top, out=buffer[: len(part)]).exp_().sum(1)
-        for part, top in zip(scores.split(few), highest.split(few), strict=True)
+        for part, top in zip(torch.split(scores, few), torch.split(highest, few), strict=True)
     ]
     return torch.cat(sums).log_() + highest[:, 0]
 

@@ -89,7 +89,7 @@ class Recommender:
             nn.Module.to(model, torch.device(device))
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"device is {str(device)!r}, which this machine cannot use: {error}") from error
-        rules = None if info.blend is None else read_links(checkpoint, tokenizer.num_items)
+        rules = read_links(checkpoint, tokenizer.num_items) if info.blend else None
         return cls(model, tokenizer, info, titles, rules)
 
     @torch.inference_mode()
