@@ -136,7 +136,8 @@ def share_rules(links: ItemLinks, histories: Sequence[TokenIds], window: int) ->
     cells = cells[order]
     first = np.flatnonzero(np.diff(cells, prepend=-1))
     sums = np.add.reduceat(weights[order], first) if len(first) else weights
-    rows, items = np.divmod(cells[first], num_items)
+    rows = rows[first]  # they ascend, so that sorting the cells leaves them as they are
+    items = cells[first] - rows * num_items
     totals = np.bincount(rows, weights=sums, minlength=len(histories))
     return Shares(rows, items, (sums / totals[rows]).astype(np.float32))
 
