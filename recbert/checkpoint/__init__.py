@@ -4,7 +4,9 @@ from recbert.checkpoint.folder import hash_base, hash_file, write_folder, write_
 from recbert.checkpoint.info import (
     INFO_FILE,
     POPULARITY_FILE,
+    RULES_FILE,
     Anchoring,
+    Blend,
     CheckpointInfo,
     InputFormat,
     ObjectiveName,
@@ -17,7 +19,9 @@ from recbert.checkpoint.info import (
 __all__ = [
     "INFO_FILE",
     "POPULARITY_FILE",
+    "RULES_FILE",
     "Anchoring",
+    "Blend",
     "CheckpointInfo",
     "InputFormat",
     "ObjectiveName",

@@ -10,9 +10,19 @@ from typing import Any
 import numpy as np
 
 from recbert.checkpoint.folder import write_text
-from recbert.checkpoint.info import CheckpointInfo, TimeEncoding, read_info, write_info
+from recbert.checkpoint.info import (
+    RULES_FILE,
+    Blend,
+    CheckpointInfo,
+    TimeEncoding,
+    read_info,
+    write_info,
+)
 from recbert.checkpoint.timed_snippet import ARGUMENTS, time_lines
 from recbert.tokenizer import BOS_ID, MAPPED_FROM, MASK_ID
+
+BLENDED = "with rules"
+"""The row of a blended checkpoint in a table, beside that of its model."""
 
 _AUTO_CLASSES = {"masked-item": "AutoModelForMaskedLM", "next-item": "AutoModelForCausalLM"}
 _OBJECTIVE_TEXT = {
@@ -109,16 +119,35 @@ def record_results(folder: str | Path, metrics: dict[str, float], protocol: str)
     """
     old = read_info(folder)
     new = dataclasses.replace(old, metrics=metrics, protocol=protocol)
-    path = Path(folder, "README.md")
+    write_info(folder, new)
+    _rewrite_card(Path(folder, "README.md"), old, new)
+
+
+def record_blend(folder: str | Path, blend: Blend | None) -> None:
+    """Put a blend into `recbert.json` and the card; figures of the blend before go.
+
+    Args:
+        folder: the checkpoint folder.
+        blend: the blend; None removes it.
+    """
+    old = read_info(folder)
+    metrics = {name: value for name, value in old.metrics.items() if not name.startswith(f"{BLENDED}/")}
+    new = dataclasses.replace(old, metrics=metrics, blend=blend)
+    write_info(folder, new)
+    _rewrite_card(Path(folder, "README.md"), old, new)
+
+
+def _rewrite_card(path: Path, old: CheckpointInfo, new: CheckpointInfo) -> None:
+    """Bring the parts of a card up to date that evaluating and blending change; the rest may be edited."""
     card = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not card:
+        return
     before, after = _results(old), _results(new)
     if before and before in card:
         card = card.replace(before, after, 1)
-    else:
+    elif after:
         card = card.replace("## Use\n", f"{after}\n\n## Use\n", 1)
-    write_info(folder, new)
-    if card:
-        write_text(path, card)
+    write_text(path, card.replace(_input_format(old), _input_format(new), 1))
 
 
 def build_snippet(info: CheckpointInfo, config_json: dict[str, Any], base: str | None = None) -> str:
@@ -251,13 +280,20 @@ def _input_format(info: CheckpointInfo) -> str:
     first = "`[BOS]`, then the" if info.input.starts_with_bos else "The"
     deny = f"{len(info.deny_list)} items on the deny-list are never recommended. " if info.deny_list else ""
     seen = "left out of the answer" if info.filter_seen else "allowed in the answer"
+    blend = ""
+    if info.blend is not None:
+        blend = (
+            f"recbert blends the scores with sequential rules counted on the training part (window "
+            f"{info.blend.window}, weight {info.blend.weight:g}, power {info.blend.power:g}; "
+            f"`{RULES_FILE}`); transformers alone gives the model's own scores. "
+        )
     return (
         "## Input\n\n"
         f"{first} latest {info.input.history_length} known items of a history, the oldest first, at "
         f"positions {positions}; unknown items are skipped. "
         f"The prediction is read at the last position: {last}. "
         f"{_time_format(info.input.time_encoding)}"
-        f"Items of the history are {seen}. {deny}"
+        f"Items of the history are {seen}. {deny}{blend}"
         "White space, `%` and the spellings of special tokens inside item ids are percent-encoded. "
         "`recbert.json` holds the same for programs."
     )

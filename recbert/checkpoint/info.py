@@ -19,6 +19,8 @@ from recbert.tokenizer import MAPPED_FROM
 INFO_FILE = "recbert.json"
 POPULARITY_FILE = "popularity.safetensors"
 """Holds the popularity of catalogues past two million items, which as JSON would take seconds to read."""
+RULES_FILE = "rules.safetensors"
+"""Holds the sequential rules of a checkpoint whose scores are blended with them."""
 FORMAT_VERSION = 1
 
 ObjectiveName = Literal["masked-item", "next-item"]
@@ -102,6 +104,34 @@ class InputFormat:
 
 
 @dataclasses.dataclass(frozen=True)
+class Blend:
+    """How the scores of the model are blended with sequential rules; the rules stand in `RULES_FILE`.
+
+    With p the model's probability of an item and r its share of all the rules that the history follows, the
+    blended probability is proportional to `p ** (1 - power) * ((1 - weight) * p + weight * r) ** power`.
+
+    Attributes:
+        window: of the rules, at least 1: largest distance that was counted, and latest items that ask.
+        weight: of the rules in the interpolation, above 0 and below 1.
+        power: how much the interpolation counts against the model itself, above 0 and at most 1; 1 leaves
+            the plain interpolation.
+    """
+
+    window: int
+    weight: float
+    power: float
+
+    def __post_init__(self) -> None:
+        """Refuse what is no blend."""
+        if self.window < 1:
+            raise ValueError(f"blend.window is {self.window}: it must be at least 1")
+        if not 0 < self.weight < 1:
+            raise ValueError(f"blend.weight is {self.weight}: it must be above 0 and below 1")
+        if not 0 < self.power <= 1:
+            raise ValueError(f"blend.power is {self.power}: it must be above 0 and at most 1")
+
+
+@dataclasses.dataclass(frozen=True)
 class CheckpointInfo:
     """Everything beside the weights and the vocabulary that a recommendation depends on.
 
@@ -115,6 +145,7 @@ class CheckpointInfo:
         base_hash: for an adapter, `hash_base` of the checkpoint that it was trained on.
         metrics: evaluation results by name.
         data_fingerprint: hash of the prepared data that the model was trained on.
+        blend: how recbert blends the scores with sequential rules; None leaves the model's own.
         format_version: version of this file's layout.
     """
 
@@ -126,6 +157,7 @@ class CheckpointInfo:
     base_hash: str | None = None
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     data_fingerprint: str = ""
+    blend: Blend | None = None
     format_version: int = FORMAT_VERSION
 
     @classmethod
@@ -148,11 +180,17 @@ class CheckpointInfo:
             )
         _check_keys(content, cls, {"input", "popularity"})
         _check_keys(content["input"], InputFormat, {"objective", "max_length"})
-        return cls(**{**content, "input": InputFormat(**content["input"])})
+        blend = content.get("blend")
+        if blend is not None:
+            _check_keys(blend, Blend, {field.name for field in dataclasses.fields(Blend)})
+            blend = Blend(**blend)
+        return cls(**{**content, "input": InputFormat(**content["input"]), "blend": blend})
 
 
 def _check_keys(content: dict[str, Any], kind: type, needed: set[str]) -> None:
     """Refuse a JSON object that lacks a key of a dataclass or has one that it does not know."""
+    if not isinstance(content, dict):
+        raise ValueError(f"{INFO_FILE} has {content!r} for {kind.__name__}: copy the checkpoint again")
     unknown = content.keys() - {field.name for field in dataclasses.fields(kind)}
     if missing := needed - content.keys():
         raise ValueError(f"{INFO_FILE} lacks {sorted(missing)}: copy the checkpoint again")

@@ -11,7 +11,7 @@ import numpy as np
 
 from recbert.baselines import ItemKNN, Markov, Popularity, RecentPopularity, SequentialRules
 from recbert.checkpoint import read_info, write_text
-from recbert.checkpoint.card import record_results
+from recbert.checkpoint.card import BLENDED, record_results
 from recbert.commands.session import leave_group, read_data
 from recbert.evaluation import (
     Ranking,
@@ -115,11 +115,13 @@ def _record(recipe: Recipe, fingerprint: str, result: dict[str, Any]) -> None:
             figures = {metric: models[name][metric] for metric in COLUMNS}
             for metric, (low, high) in models[name]["intervals"].items():
                 figures |= {f"{metric}_low": low, f"{metric}_high": high}
+            blended = models.get(f"{name} {BLENDED}", {})
+            figures |= {f"{BLENDED}/{metric}": blended[metric] for metric in COLUMNS if blended}
             record_results(checkpoint, {**figures, **baselines}, result["protocol"])
 
 
 def _scorers(recipe: Recipe, data: Any, tokenizer: ItemTokenizer) -> Iterator[tuple[str, Scorer]]:
-    """Give everything to evaluate by the name to print: checkpoints first, then the baselines."""
+    """Give everything to evaluate by the name to print: checkpoints (and their blends), then baselines."""
     for checkpoint, name in _checkpoints(recipe):
         recommender = Recommender.from_pretrained(checkpoint, device=recipe.training.device)
         if recommender.tokenizer.item_ids != tokenizer.item_ids:
@@ -128,6 +130,8 @@ def _scorers(recipe: Recipe, data: Any, tokenizer: ItemTokenizer) -> Iterator[tu
                 "that it was trained on, or prepare the data with data.vocabulary set to it"
             )
         yield name, recommender.scorer
+        if recommender.blended is not None:
+            yield f"{name} {BLENDED}", recommender.blended
     for name in recipe.evaluation.baselines:
         baseline = _baseline(name, recipe.evaluation)
         baseline.fit(data["train"], tokenizer.num_items)

@@ -1,6 +1,7 @@
 """Histories of many users from files, and answers written in shards that a second run does not repeat."""
 
 import argparse
+import dataclasses
 import glob
 import hashlib
 import json
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recbert.checkpoint import find_file, hash_file, write_text
+from recbert.checkpoint import RULES_FILE, find_file, hash_file, read_info, write_text
 from recbert.events import ITEM_ID, TIMESTAMP, USER_ID, read_events, stream_sorted
 
 HISTORY = "history"
@@ -149,7 +150,7 @@ def missing_shards(histories: Histories, output: Path, size: int, request: dict[
     output.mkdir(parents=True, exist_ok=True)
     full = {
         **request,
-        "weights": _hash_weights(request["checkpoint"]),
+        **_hash_checkpoint(request["checkpoint"]),
         "users": len(histories),
         "histories_hash": _hash_histories(histories),
     }
@@ -171,12 +172,15 @@ def _hash_histories(histories: Histories) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _hash_weights(checkpoint: str) -> str | None:
-    """Identify what answers: a retrained checkpoint must not complete the shards of the one before."""
-    for name in ("adapter_model.safetensors", "model.safetensors"):
-        if (path := find_file(checkpoint, name)) is not None:
-            return hash_file(path)
-    return None
+def _hash_checkpoint(checkpoint: str) -> dict[str, Any]:
+    """Identify what answers: a retrained or blended checkpoint must not complete the shards of another."""
+    names = ("adapter_model.safetensors", "model.safetensors", RULES_FILE)
+    adapter, model, rules = (
+        path and hash_file(path) for path in (find_file(checkpoint, name) for name in names)
+    )
+    blend = read_info(checkpoint).blend
+    weights = {"weights": adapter or model}
+    return weights if blend is None else {**weights, "rules": rules, "blend": dataclasses.asdict(blend)}
 
 
 def write_shard(path: Path, columns: dict[str, Any]) -> None:

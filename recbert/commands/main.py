@@ -11,6 +11,7 @@ VERBS = {
     "prepare": "events into training sequences",
     "pretrain": "train a new model",
     "finetune": "adapt a checkpoint with LoRA",
+    "blend": "blend a model with sequential rules, chosen on the validation part",
     "evaluate": "rank the full catalogue and compare with count baselines",
     "recommend": "next items for one history or for files of histories",
     "encode": "history and item vectors to Parquet",

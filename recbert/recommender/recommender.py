@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from recbert.backends import ItemIndex, TorchScorer
+from recbert.baselines import ItemLinks, read_links
 from recbert.checkpoint import CheckpointInfo, read_info
 from recbert.evaluation import seen_cells, top_items
 from recbert.inputs import Moments, TokenIds, count_known
 from recbert.models import check_fits
+from recbert.recommender.blending import BlendedScorer
 from recbert.recommender.histories import History, Time, Times, as_batch, encode_histories, read_moments
 from recbert.recommender.loading import load_model
 from recbert.tokenizer import FIRST_ITEM_ID, ItemTokenizer
@@ -42,6 +44,7 @@ class Recommender:
         tokenizer: its item vocabulary.
         info: the content of its `recbert.json`.
         titles: title of each item id, for display.
+        rules: the sequential rules of a checkpoint whose `info` has a blend.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Recommender:
         tokenizer: ItemTokenizer,
         info: CheckpointInfo,
         titles: Mapping[str, str] | None = None,
+        rules: ItemLinks | None = None,
     ) -> None:
         if len(info.popularity) != tokenizer.num_items:
             raise ValueError(
@@ -63,6 +67,7 @@ class Recommender:
         self.info = info
         self.titles = dict(titles or {})
         self.scorer = TorchScorer(model, info.input, info.popularity)
+        self.blended = BlendedScorer(self.scorer, rules, info.blend) if info.blend else None
         self._index: ItemIndex | None = None
         self._denied = torch.tensor(self._columns(info.deny_list), dtype=torch.long)
 
@@ -84,7 +89,7 @@ class Recommender:
             device: where to compute.
 
         Raises:
-            FileNotFoundError: the folder, its tokenizer, weights or `recbert.json` are missing.
+            FileNotFoundError: the folder, its tokenizer, weights, rules or `recbert.json` are missing.
             ValueError: a file is damaged, or the adapter belongs to another base.
         """
         info = read_info(checkpoint)
@@ -94,7 +99,8 @@ class Recommender:
             nn.Module.to(model, torch.device(device))
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"device is {str(device)!r}, which this machine cannot use: {error}") from error
-        return cls(model, tokenizer, info, titles)
+        rules = read_links(checkpoint, tokenizer.num_items) if info.blend else None
+        return cls(model, tokenizer, info, titles, rules)
 
     @torch.inference_mode()
     def recommend(
@@ -130,8 +136,8 @@ class Recommender:
 
         Returns:
             (item id, score) pairs, the best first; one list of them for each history of a batch. Scores are
-            logits, or shares of the training events where popularity answers. Items with equal scores come in
-            the order of their ids.
+            logits (raised by the rules of a blended checkpoint), or shares of the training events where
+            popularity answers. Items with equal scores come in the order of their ids.
 
         Raises:
             ValueError: `k` below 1, a history that is not of strings, as many times as events not given, or
@@ -170,8 +176,10 @@ class Recommender:
 
         Raises:
             ImportError: faiss is not installed.
-            ValueError: `recall` out of range, no histories, or one without a known item.
+            ValueError: `recall` out of range, no histories, one without a known item, or a blend.
         """
+        if self.blended is not None:
+            raise ValueError("a blend with rules needs the scores of all items: remove it, or build no index")
         if not 0 < recall <= 1:
             raise ValueError(f"recall is {recall}: it must be above 0 and at most 1")
         if not histories:
@@ -244,7 +252,7 @@ class Recommender:
         """Answer by scoring every item."""
         tokens, moments, k, barred, hides_seen = request
         answers: list[list[Recommendation]] = []
-        for scores in self.scorer.score_blocks(tokens, moments):  # (b, V_items)
+        for scores in (self.blended or self.scorer).score_blocks(tokens, moments):  # (b, V_items)
             if barred is not None:
                 scores[:, barred.to(scores.device)] = -torch.inf
             if hides_seen:
