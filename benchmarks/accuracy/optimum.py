@@ -180,7 +180,9 @@ def rank_figures(scores: Floats, truth: Floats, targets: Ints, seen: Flags) -> d
     }
 
 
-def measure_optimum(world: World, log: Log, parts: dict[str, Part], seed: int) -> dict[str, dict[str, object]]:
+def measure_optimum(
+    world: World, log: Log, parts: dict[str, Part], seed: int
+) -> dict[str, dict[str, object]]:
     """Give the figures of the optimum, of the best without times and of popularity on the targets of parts."""
     known, blind = shares_with_times(world, log), shares_without_times(world, log, seed)
     seen = seen_items(world, log)

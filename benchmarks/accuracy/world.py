@@ -65,7 +65,9 @@ class Sizes:
 
     def __post_init__(self) -> None:
         if self.themes < 2 or self.items % self.themes:
-            raise ValueError(f"items is {self.items}: it must be a multiple of themes, {self.themes}, 2 or more")
+            raise ValueError(
+                f"items is {self.items}: it must be a multiple of themes, {self.themes}, 2 or more"
+            )
 
 
 class State(NamedTuple):
@@ -123,9 +125,7 @@ def build_world(sizes: Sizes, strengths: Strengths, random: np.random.Generator)
     weekend = np.array([-1.0, 1.0])[:, None, None]
     affinity = np.exp(strengths.daily * (np.cos(angle) - 1) + strengths.weekly * weekend * side)
     clock = affinity / affinity.sum(-1, keepdims=True)
-    return World(
-        sizes, strengths, theme_of, share_of, members, follower, clock, int(random.integers(themes))
-    )
+    return World(sizes, strengths, theme_of, share_of, members, follower, clock, int(random.integers(themes)))
 
 
 def initial_state(world: World, shape: tuple[int, ...]) -> State:
