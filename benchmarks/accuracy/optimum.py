@@ -62,7 +62,7 @@ class Part(NamedTuple):
 
 
 def split_by_time(log: Log, cuts: tuple[float, float] = (0.8, 0.9)) -> Part:
-    """Do as the temporal split of `recbert.split_events`: the last event of each user from the second cut on."""
+    """Do as the temporal split of `recbert.split_events`: targets are last events from the second cut on."""
     times = np.sort(log.times[log.real])
     first, second = (times[int(cut * len(times) + 1e-9)] for cut in cuts)
     last = np.where(log.real, log.times, 0).max(1)
@@ -105,8 +105,8 @@ def shares_with_times(world: World, log: Log) -> Floats:
 def shares_without_times(world: World, log: Log, seed: int, particles: int = PARTICLES) -> Floats:
     """Give the distribution over themes for who sees the order of events but no time, (U, G), unnormalised.
 
-    A particle filter: each particle carries times drawn as the world draws them, and survives by how well they
-    explain the items. What is left is the error of `particles` draws.
+    A particle filter: each particle carries times drawn as the world draws them, and survives by how well
+    they explain the items. What is left is the error of `particles` draws.
     """
     random = np.random.default_rng(seed)
     shares = np.zeros((len(log.lengths), world.sizes.themes))
@@ -183,7 +183,7 @@ def rank_figures(scores: Floats, truth: Floats, targets: Ints, seen: Flags) -> d
 def measure_optimum(
     world: World, log: Log, parts: dict[str, Part], seed: int
 ) -> dict[str, dict[str, object]]:
-    """Give the figures of the optimum, of the best without times and of popularity on the targets of parts."""
+    """Give the figures of the optimum, of the best without times and of popularity, by part."""
     known, blind = shares_with_times(world, log), shares_without_times(world, log, seed)
     seen = seen_items(world, log)
     targets = log.items[np.arange(len(log.lengths)), log.lengths - 1]

@@ -4,8 +4,8 @@
 
 Writes FOLDER/events.parquet (user_id, item_id, timestamp in epoch seconds) for `recbert prepare` and
 FOLDER/truth.json: NDCG@10 and HR@10, seen items filtered, of the optimum, of the best that sees the order but
-no times, and of popularity, for the temporal split at 0.8 and 0.9 and for leave-one-out. `--surge 0` and so on
-switch a structure off; see `world` for what each is.
+no times, and of popularity, for the temporal split at 0.8 and 0.9 and for leave-one-out. `--surge 0` and so
+on switch a structure off; see `world` for what each is.
 """
 
 import argparse

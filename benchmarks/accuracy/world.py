@@ -1,8 +1,8 @@
-"""A world of events whose next item has a known distribution, given the history, its times and the request's time.
+"""Events whose next item has a known distribution, given the history, its times and the request's time.
 
 Items belong to themes; a request picks a theme and then one of its items that the user has not taken yet, by
-fixed shares. What is planted lies in the choice of the theme (`theme_shares`), and all of it can be read off the
-visible events and times: there is no hidden state. When events come does not depend on which they are.
+fixed shares. What is planted lies in the choice of the theme (`theme_shares`), and all of it can be read off
+the visible events and times: there is no hidden state. When events come does not depend on which they are.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ class Strengths:
     """How strong each planted structure is; 0 switches it off.
 
     Attributes:
-        burst: probability, 0 to 1, that an event within a session takes the theme that follows the last one's.
+        burst: probability, 0 to 1, that an event within a session takes the theme after the last one's.
         daily: how sharply a theme keeps to its hours: the concentration of a von Mises distribution.
         weekly: logarithm of how much more a theme of the weekend is taken then, and one of weekdays on those.
         interest: share of the other choices, 0 to 1, that follow the themes of the user's own past.
@@ -76,7 +76,7 @@ class State(NamedTuple):
     Attributes:
         last: (...) time of the last event; NEVER for none.
         current: (...) theme of it.
-        interests: (..., G) events of each theme, each with the weight that it has at the time of the last one.
+        interests: (..., G) events of each theme, with the weights that they have at the time of the last.
     """
 
     last: Ints
@@ -175,7 +175,7 @@ def draw_first(world: World, shape: tuple[int, ...], random: np.random.Generator
 
 
 def draw_next(last: Ints, random: np.random.Generator) -> Ints:
-    """Draw the times of the events after `last`: soon, or on a later day at an hour that depends on nothing."""
+    """Draw the times of the next events: soon, or on a later day at an hour that depends on nothing."""
     soon = last + 20 + np.minimum(random.exponential(120, last.shape), SESSION - 60).astype(np.int64)
     median, sigma = SILENCE
     silence = 1 + (median * np.exp(sigma * random.standard_normal(last.shape))).astype(np.int64)
@@ -184,6 +184,6 @@ def draw_next(last: Ints, random: np.random.Generator) -> Ints:
 
 
 def _draw_hours(shape: tuple[int, ...], random: np.random.Generator) -> Ints:
-    """Draw seconds of the day: uniform from waking to midnight for three of four, in the evening for the rest."""
+    """Draw seconds of the day: three of four uniform from waking to midnight, the rest in the evening."""
     evening = random.random(shape) < 0.25
     return random.integers(np.where(evening, 18, WAKING) * HOUR, DAY)
