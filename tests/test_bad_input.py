@@ -220,6 +220,13 @@ RECIPES = [
     ("pretrain", ("--model.family", "gpt5"), "gpt5"),
     ("pretrain", ("--objective.name", "masked-item"), "gpt2"),
     ("pretrain", ("--model.hidden_size", "9"), "num_attention_heads"),
+    (
+        "pretrain",
+        ("--model.family", "bert", "--objective.name", "masked-item", "--objective.start_token", "true"),
+        "objective.start_token goes with",
+    ),
+    ("pretrain", ("--objective.horizon", "0"), "horizon is 0"),
+    ("pretrain", ("--objective.augmentation.crop", "2"), "augmentation.crop is 2.0"),
     ("pretrain", ("--adapter.r", "2"), "recbert finetune"),
     ("pretrain", ("--training.resume_from_checkpoint", "true"), "no checkpoint to resume"),
     ("pretrain", ("--training.resume_from_checkpoint", "/no/where"), "/no/where"),
@@ -251,6 +258,8 @@ def test_fine_tuning_that_does_not_fit_the_base(
     assert "max_length=9: the model holds at most 5 positions" in message
     assert "an adapter" in refused(capfd, tmp_path, *command, "--model.base", world.lora)
     assert "objective.name" in refused(capfd, tmp_path, *command, "--model.base", world.bert)
+    started = ("--objective.start_token", "true")
+    assert "objective.start_token is True" in refused(capfd, tmp_path, *command, *started)
     assert "matches no layer" in refused(capfd, tmp_path, *command, "--adapter.target_modules", "[nothing]")
 
 

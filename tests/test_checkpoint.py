@@ -116,10 +116,11 @@ def test_text_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert _names(tmp_path) == ["a.md"]
 
 
-def test_input_format_knows_the_appended_mask() -> None:
+def test_input_format_knows_the_added_token() -> None:
     assert InputFormat("next-item", 10).history_length == 10
     assert InputFormat("masked-item", 10).history_length == 9
     assert InputFormat("masked-item", 10).append_mask
+    assert InputFormat("next-item", 10, starts_with_bos=True).history_length == 9
 
 
 @pytest.mark.parametrize(
@@ -129,6 +130,7 @@ def test_input_format_knows_the_appended_mask() -> None:
         ({"objective": "next-item", "max_length": 1}, "max_length is 1: it must be at least 2"),
         ({"objective": "next-item", "max_length": 9, "anchoring": "right"}, "install a newer recbert"),
         ({"objective": "next-item", "max_length": 9, "time_encoding": "log"}, "install a newer recbert"),
+        ({"objective": "masked-item", "max_length": 9, "starts_with_bos": True}, "use 'next-item'"),
     ],
 )
 def test_input_format_refuses_what_it_cannot_read(values: dict[str, object], message: str) -> None:

@@ -15,7 +15,8 @@ from recbert.inputs import (
 )
 
 NEXT, MASKED = InputFormat("next-item", 4), InputFormat("masked-item", 4)
-UNK, MASK = 1, 2
+STARTED = InputFormat("next-item", 4, starts_with_bos=True)
+UNK, MASK, BOS = 1, 2, 3
 
 
 def _ids(*tokens: int) -> np.ndarray:
@@ -37,16 +38,24 @@ def test_query_of_a_masked_item_model_ends_with_mask() -> None:
     assert query.last.tolist() == [3, 1]
 
 
+def test_query_behind_a_start_token_holds_one_event_less() -> None:
+    query = build_query([_ids(69, 70, 71, UNK, 72, 73), _ids(70), _ids(71, 72)], STARTED)
+    assert query.input_ids.tolist() == [[BOS, 71, 72, 73], [BOS, 70, 0, 0], [BOS, 71, 72, 0]]
+    assert query.last.tolist() == [3, 1, 2]
+    assert build_query([_ids(70)], STARTED).attention_mask is None
+
+
 def test_unknown_items_take_no_place_in_a_query() -> None:
     query = build_query([_ids(69, 70, UNK, 71, UNK, 72, 73, UNK)], NEXT)
     assert query.input_ids.tolist() == [[70, 71, 72, 73]]
     assert known_items(_ids(UNK, 70, 5)).tolist() == [70]
 
 
+@pytest.mark.parametrize("input_format", [NEXT, STARTED])
 @pytest.mark.parametrize("history", [_ids(), _ids(UNK, UNK)])
-def test_query_without_a_known_item_is_refused(history: np.ndarray) -> None:
+def test_query_without_a_known_item_is_refused(history: np.ndarray, input_format: InputFormat) -> None:
     with pytest.raises(ValueError, match="answer it by popularity"):
-        build_query([_ids(70), history], NEXT)
+        build_query([_ids(70), history], input_format)
 
 
 def _part() -> list[dict[str, object]]:
@@ -71,6 +80,20 @@ def test_training_rows_skip_unknown_items_and_rows_without_a_label() -> None:
     assert (latest.tokens.tolist(), latest.lengths.tolist()) == ([71, 70, 70, 71], [2, 2])
     assert rows.lengths.tolist() == [3, 2]
     assert len(TrainRows(_part(), least=1, seed=7)) == 3
+
+
+def test_events_of_a_batch_are_taken_with_all_they_have() -> None:
+    batch = TrainRows(_part(), least=1, seed=7).__getitems__(Draw(_ids(0, 1), 3))
+    taken = batch.take(_ids(2, 0, 0, 3, 3), _ids(3, 2))
+    assert taken.tokens.tolist() == [71, 69, 69, *batch.tokens[[3, 3]].tolist()]
+    assert taken.is_target.tolist() == [True, False, False, *batch.is_target[[3, 3]].tolist()]
+    assert (taken.lengths.tolist(), taken.rows.tolist(), taken.epoch) == ([3, 2], [0, 1], 3)
+    started = batch.prepend(BOS)
+    assert started.lengths.tolist() == (batch.lengths + 1).tolist()
+    assert np.flatnonzero(started.tokens == BOS).tolist() == [0, batch.lengths[0] + 1]
+    assert np.array_equal(started.tokens[started.tokens != BOS], batch.tokens)
+    assert np.array_equal(started.is_target[started.tokens != BOS], batch.is_target)
+    assert not started.is_target[started.tokens == BOS].any()
 
 
 def test_popularity_counts_the_targets_of_all_rows() -> None:

@@ -33,7 +33,9 @@ def mapped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def checkpoint_info(objective: str) -> CheckpointInfo:
-    return CheckpointInfo(InputFormat(objective, 4), [5, 1, 4, 2, 3], deny_list=["pot"])
+    name, _, started = objective.partition(" ")
+    input_format = InputFormat(name, 4, starts_with_bos=bool(started))  # type: ignore[arg-type]
+    return CheckpointInfo(input_format, [5, 1, 4, 2, 3], deny_list=["pot"])
 
 
 @pytest.mark.usefixtures("mapped")
@@ -54,7 +56,7 @@ def test_popularity_stands_in_a_file_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("mapped")
-@pytest.mark.parametrize("objective", ["next-item", "masked-item"])
+@pytest.mark.parametrize("objective", ["next-item", "next-item behind [BOS]", "masked-item"])
 def test_a_large_checkpoint_recommends_with_and_without_recbert(
     objective: str,
     tmp_path: Path,
@@ -63,7 +65,7 @@ def test_a_large_checkpoint_recommends_with_and_without_recbert(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    model = tiny_gpt2 if objective == "next-item" else tiny_bert
+    model = tiny_bert if objective == "masked-item" else tiny_gpt2
     model.save_pretrained(tmp_path)
     ItemTokenizer.from_items(TWELVE_ITEMS).save_pretrained(tmp_path)
     write_info(tmp_path, checkpoint_info(objective))

@@ -270,3 +270,30 @@ def test_a_model_without_a_head_is_refused(tokenizer):
 def test_data_parallel_wrappers_are_looked_through(tokenizer):
     model = tiny("gpt2", tokenizer, "next-item")
     assert item_head(torch.nn.DataParallel(model)) is model.lm_head
+
+
+@pytest.mark.parametrize(
+    ("family", "objective"), [("openai-gpt", "next-item"), ("gpt2", "next-item"), ("bert", "masked-item")]
+)
+def test_a_mimetic_start_passes_the_attended_vectors_through(family, objective, tokenizer):
+    model = tiny(family, tokenizer, objective, mimetic=True)
+    plain = tiny(family, tokenizer, objective)
+    changed = {
+        name: (weight - other).round(decimals=5)
+        for (name, weight), other in zip(model.named_parameters(), plain.parameters(), strict=True)
+        if not torch.equal(weight, other)
+    }
+    assert len(changed) == 2 * SIZES["num_hidden_layers"]
+    for difference in changed.values():
+        assert torch.equal(difference[:, -16:], torch.eye(16)) and not difference[:, :-16].any()
+
+
+@pytest.mark.parametrize("family", ["llama", "gru"])
+def test_a_mimetic_start_is_refused_where_it_is_unknown(family, tokenizer):
+    with pytest.raises(ValueError, match=f"mimetic: family='{family}' has no such start; choose one of bert"):
+        tiny(family, tokenizer, "next-item", mimetic=True)
+
+
+def test_a_fixed_feed_forward_width_is_said(tokenizer):
+    with pytest.raises(ValueError, match=r"intermediate_size=32.*4 \* hidden_size=64"):
+        tiny("openai-gpt", tokenizer, "next-item", intermediate_size=32)

@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BertForMaskedLM, GPT2LMHeadModel, PreTrainedModel
 
-from recbert.inputs import Draw, TrainBatch, TrainRows, pack
+from recbert.inputs import Draw, TrainBatch, TrainRows, build_query, pack
 from recbert.models import hidden_only, item_table
 from recbert.objectives import MaskedItem, NextItem
 from recbert.sequences import build_sequences
 from recbert.splits import split_events
 from recbert.tokenizer import ItemTokenizer
 
-MASK = 2
+MASK, BOS = 2, 3
 
 
 def _rows(*rows: tuple[tuple[int, ...], str], numbers: Sequence[int] | None = None) -> TrainBatch:
@@ -93,9 +93,11 @@ def test_batch_composition_and_padding_do_not_change_the_loss(
     assert sum(alone).item() == pytest.approx(together.item(), abs=1e-4)
 
 
-@pytest.mark.parametrize("objective_class", [NextItem, MaskedItem])
-def test_filler_adds_nothing(objective_class: type[NextItem | MaskedItem], tokenizer: ItemTokenizer) -> None:
-    objective = objective_class(tokenizer, 16)
+@pytest.mark.parametrize("name", ["next-item", "next-item behind a start token", "masked-item"])
+def test_filler_adds_nothing(name: str, tokenizer: ItemTokenizer) -> None:
+    objective: NextItem | MaskedItem = MaskedItem(tokenizer, 16)
+    if name != "masked-item":
+        objective = NextItem(tokenizer, 16, start_token=name != "next-item")
     part = [{"input_ids": [69, 70, 71], "is_target": [True] * 3}]
     rows = TrainRows(part, least=objective.least_events, seed=0)
     batch = objective.collate(rows.__getitems__(Draw(np.zeros(0, np.int64), 0)))
@@ -125,6 +127,35 @@ def test_next_item_labels_stand_one_place_later(tokenizer: ItemTokenizer) -> Non
     assert batch["input_ids"].tolist() == [[71, 72, 73], [73, 69, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch["labels"].tolist() == [[-100, 72, 73, 70], [-100, -100, 72, -100]]
+
+
+def test_start_token_predicts_the_first_event_of_whole_histories(tokenizer: ItemTokenizer) -> None:
+    objective = NextItem(tokenizer, 3, start_token=True)
+    assert objective.least_events == 1
+    rows = _rows(((73, 69, 72), ""), ((71, 70, 69, 72), ""), ((72,), ""), ((70, 69), ".x"))
+    batch = objective.collate(rows)
+    assert batch["input_ids"].tolist() == [[BOS, 73, 69], [BOS, 70, 69], [BOS, 0, 0], [BOS, 70, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 1], [1, 0, 0], [1, 1, 0]]
+    no = -100
+    assert batch["labels"].tolist() == [
+        [no, 73, 69, 72],
+        [no, no, 69, 72],
+        [no, 72, no, no],
+        [no, no, 69, no],
+    ]
+    assert rows.is_target[:3].all()  # what was given is left as it was
+
+
+@pytest.mark.parametrize("start_token", [False, True])
+def test_query_is_the_last_position_of_training(tokenizer: ItemTokenizer, start_token: bool) -> None:
+    objective = NextItem(tokenizer, 4, start_token=start_token)
+    random = np.random.default_rng(0)
+    for length in range(2, 9):
+        history = random.integers(69, 74, length)
+        batch = objective.collate(_rows((tuple(history.tolist()), "")))
+        query = build_query([history[:-1]], objective.input_format)
+        assert torch.equal(batch["input_ids"], query.input_ids)
+        assert batch["labels"][0, -1] == history[-1]
 
 
 def test_masked_events_are_the_labels(tokenizer: ItemTokenizer) -> None:
@@ -193,13 +224,15 @@ def test_masked_item_refuses_rates_out_of_range(
         MaskedItem(tokenizer, **values)  # type: ignore[arg-type]  # wrong on purpose
 
 
+@pytest.mark.parametrize("start_token", [False, True])
 def test_packed_rows_have_the_loss_of_padded_ones(
-    tokenizer: ItemTokenizer, tiny_gpt2: GPT2LMHeadModel
+    tokenizer: ItemTokenizer, tiny_gpt2: GPT2LMHeadModel, start_token: bool
 ) -> None:
-    objective = NextItem(tokenizer, 16)
+    objective = NextItem(tokenizer, 16, start_token=start_token)
     padded = objective.collate(ROWS)
     packed = pack(padded)
-    assert packed["input_ids"].shape == packed["position_ids"].shape == (1, 10)
+    tokens = 13 if start_token else 10
+    assert packed["input_ids"].shape == packed["position_ids"].shape == (1, tokens)
     with torch.no_grad(), hidden_only(tiny_gpt2):
         hidden = tiny_gpt2(
             input_ids=packed["input_ids"], position_ids=packed["position_ids"], use_cache=False

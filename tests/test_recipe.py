@@ -77,7 +77,7 @@ UNKNOWN = [
     ),
     ({"adapter": {"alhpa": 1}}, "'adapter.alhpa': did you mean 'adapter.alpha'?"),
     ({"split": {"cohort": {"kep": "first"}}}, "'split.cohort.kep': did you mean 'split.cohort.keep'?"),
-    ({"objective": {"xyz": 1}}, "'objective.xyz': allowed are last_item_share, loss, mask_rate, name"),
+    ({"objective": {"xyz": 1}}, "'objective.xyz': allowed are augmentation, horizon, "),
     ({"zzzzzzzz": 1}, "'zzzzzzzz': allowed are adapter, "),
 ]
 

@@ -115,7 +115,8 @@ def test_last_windows(max_length: int, caplog: pytest.LogCaptureFixture) -> None
     for row, length in zip(data, [1, 2, 4, 9, 20], strict=True):
         assert row["timestamps"] == list(range(length))[-max_length - 1 :]
         assert tokenizer.decode(row["input_ids"]) == [str(int(time)) for time in row["timestamps"]]
-        assert all(row["is_target"])
+        # The first event of a cut window has nothing that it could be predicted from.
+        assert row["is_target"] == [length <= max_length + 1] + [True] * (len(row["timestamps"]) - 1)
 
 
 @pytest.mark.parametrize(("max_length", "stride"), [(1, None), (3, None), (3, 1), (5, 2), (8, 8), (30, None)])
@@ -150,7 +151,9 @@ def test_prefix_windows() -> None:
     no, yes = False, True
     assert rows == [
         ("u000", [0], [yes]),
+        ("u001", [0], [yes]),
         ("u001", [0, 1], [no, yes]),
+        ("u002", [0], [yes]),
         ("u002", [0, 1], [no, yes]),
         ("u002", [0, 1, 2], [no, no, yes]),
         ("u002", [1, 2, 3], [no, no, yes]),

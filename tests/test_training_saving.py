@@ -20,8 +20,9 @@ from transformers import (
 )
 
 from recbert.adapters import add_lora
-from recbert.checkpoint import hash_base, read_info
+from recbert.checkpoint import CheckpointInfo, hash_base, read_info
 from recbert.models import build_model
+from recbert.objectives import NextItem
 from recbert.recommender import Recommender
 from recbert.training import Provenance, RecTrainer
 from tests.training_runs import (
@@ -32,6 +33,7 @@ from tests.training_runs import (
     TOKENIZER,
     TRAIN,
     VALID,
+    circle_row,
     figures,
     losses,
     tiny_arguments,
@@ -89,6 +91,34 @@ def test_saved_folder_is_a_plain_transformers_checkpoint(objective: str, tmp_pat
     assert "leave-one-out; validation part; " in info.protocol and "are candidates" in info.protocol
     assert info.metrics["ndcg@10"] == trainer.state.best_metric
     assert "leave-one-out" in (folder / "README.md").read_text()
+
+
+def test_start_token_trains_and_serves_alike(tmp_path: Path) -> None:
+    objective = NextItem(TOKENIZER, MAX_LENGTH, start_token=True)
+    trainer = RecTrainer(
+        tiny_model("next-item"),
+        tiny_arguments(tmp_path / "run", num_train_epochs=6),
+        objective=objective,
+        data={"train": [*TRAIN, circle_row(4, 1)], "valid": VALID},
+    )
+    trainer.train()
+    assert losses(trainer)[-1] < losses(trainer)[0]
+    trainer.save_model(tmp_path / "films")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "films")
+    recommender = Recommender.from_pretrained(tmp_path / "films")
+    for history in (ITEMS[2:5], ITEMS[1:] + ITEMS[:2]):
+        tokens = [3, *TOKENIZER.encode(history)[1 - MAX_LENGTH :]]
+        with torch.no_grad():
+            scores = model(input_ids=torch.tensor([tokens])).logits[0, -1, 69:]
+        answer = recommender.recommend(history, 12, filter_seen=False)
+        assert [item for item, _ in answer] == [ITEMS[index] for index in scores.argsort(descending=True)]
+        assert answer == _answer(trainer, history)
+
+
+def _answer(trainer: RecTrainer, history: list[str]) -> list[tuple[str, float]]:
+    """What the model in memory recommends."""
+    info = CheckpointInfo(trainer.objective.input_format, trainer.popularity)
+    return Recommender(trainer.model, TOKENIZER, info).recommend(history, 12, filter_seen=False)
 
 
 def test_saved_metrics_have_intervals_of_the_model_that_is_saved(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from recbert.checkpoint.folder import write_text
 from recbert.checkpoint.info import CheckpointInfo, read_info, write_info
-from recbert.tokenizer import MAPPED_FROM, MASK_ID
+from recbert.tokenizer import BOS_ID, MAPPED_FROM, MASK_ID
 
 _AUTO_CLASSES = {"masked-item": "AutoModelForMaskedLM", "next-item": "AutoModelForCausalLM"}
 _OBJECTIVE_TEXT = {
@@ -135,6 +135,8 @@ def build_snippet(info: CheckpointInfo, config_json: dict[str, Any], base: str |
     if config_json.get("model_type") == _RECURRENT:
         imports.append("import recbert.recurrent  # the class of the model; it is not part of transformers")
     query = f"known[-{info.input.history_length}:]"
+    if info.input.starts_with_bos:
+        query = f"[{BOS_ID if large else 'tokenizer.bos_token_id'}] + {query}"
     mask, seen = (f"[{MASK_ID}]", "history") if large else ("[tokenizer.mask_token_id]", "known")
     source = (_LARGE_SNIPPET if large else _SNIPPET).format(
         imports="\n".join(imports),
@@ -212,12 +214,13 @@ def _usage(info: CheckpointInfo, config_json: dict[str, Any], base: str | None) 
 def _input_format(info: CheckpointInfo) -> str:
     """Write how a history becomes model input."""
     last = "`[MASK]`, appended" if info.input.append_mask else "the latest event"
+    first = "`[BOS]`, then the" if info.input.starts_with_bos else "The"
     deny = f"{len(info.deny_list)} items on the deny-list are never recommended. " if info.deny_list else ""
     seen = "left out of the answer" if info.filter_seen else "allowed in the answer"
     return (
         "## Input\n\n"
-        f"The latest {info.input.history_length} known items of a history, the oldest first, at positions "
-        "0, 1, 2, ...; unknown items are skipped. "
+        f"{first} latest {info.input.history_length} known items of a history, the oldest first, at "
+        "positions 0, 1, 2, ...; unknown items are skipped. "
         f"The prediction is read at the last position: {last}. "
         f"Items of the history are {seen}. {deny}"
         "White space, `%` and the spellings of special tokens inside item ids are percent-encoded. "

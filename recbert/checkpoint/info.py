@@ -30,15 +30,17 @@ class InputFormat:
 
     Attributes:
         objective: `next-item` predicts at the last event; `masked-item` appends `[MASK]` and predicts there.
-        max_length: positions the model sees at most, the appended `[MASK]` counted in.
+        max_length: positions the model sees at most, the added `[BOS]` or `[MASK]` counted in.
         anchoring: `left`: the first event kept has position 0 and padding follows the last one.
         time_encoding: None: order only.
+        starts_with_bos: whether `[BOS]` stands in front of the events; `next-item` only.
     """
 
     objective: ObjectiveName
     max_length: int
     anchoring: Literal["left"] = "left"
     time_encoding: None = None
+    starts_with_bos: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what this version cannot read."""
@@ -51,6 +53,11 @@ class InputFormat:
                 f"anchoring {self.anchoring!r} with time_encoding {self.time_encoding!r} is unknown to this "
                 "version of recbert, which reads 'left' without time encoding: install a newer recbert"
             )
+        if self.starts_with_bos and self.append_mask:
+            raise ValueError(
+                "starts_with_bos is true, but a masked-item model sees both ends of a history anyway: leave "
+                "it out, or use 'next-item'"
+            )
 
     @property
     def append_mask(self) -> bool:
@@ -60,7 +67,7 @@ class InputFormat:
     @property
     def history_length(self) -> int:
         """How many events of a history a query holds."""
-        return self.max_length - 1 if self.append_mask else self.max_length
+        return self.max_length - (self.append_mask or self.starts_with_bos)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,6 +64,11 @@ def _load_base(recipe: Recipe, tokenizer: ItemTokenizer) -> PreTrainedModel:
             f"objective.name is {recipe.objective.name!r} and {base} was trained with "
             f"{info.input.objective!r}: use the base's"
         )
+    if info.input.starts_with_bos != recipe.objective.start_token:
+        raise ValueError(
+            f"objective.start_token is {recipe.objective.start_token} and {base} was trained with "
+            f"{info.input.starts_with_bos}: use the base's"
+        )
     if recipe.model.shard_items:
         if recipe.adapter is not None:
             raise ValueError("the recipe has an adapter and model.shard_items: drop one of them")

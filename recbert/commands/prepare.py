@@ -69,6 +69,7 @@ def run(arguments: list[str]) -> int:
             manifest = {"protocol": _describe(protocol, recipe.split), "recipe": data_sections(recipe.text)}
             counts = write_prepared(draft, streams, tokenizer, manifest)["counts"]
             report.save(draft / "report")
+    logger.info("where to begin with this data:\n%s", "\n".join(f"  {line}" for line in report.advice()))
     sizes = ", ".join(f"{name} {part['rows']:,} rows" for name, part in counts.items())
     logger.info("%s: %s, %s items", recipe.data.prepared, sizes, f"{tokenizer.num_items:,}")
     return 0

@@ -34,6 +34,7 @@ def run(arguments: list[str]) -> int:
         intermediate_size=size.intermediate_size,
         dropout=size.dropout,
         max_length=recipe.sequences.max_length,
+        mimetic=size.mimetic,
     )
     if size.shard_items:
         mesh = item_mesh(recipe.training.device)

@@ -67,12 +67,23 @@ def objective_of(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> NextIt
     if recipe.objective.loss == "sampled":
         loss = SampledSoftmax(recipe.objective.negatives, sampler=_sampler_of(recipe, tokenizer, train))
     if recipe.objective.name == "next-item":
-        return NextItem(tokenizer, length, loss=loss)
+        return NextItem(
+            tokenizer,
+            length,
+            start_token=recipe.objective.start_token,
+            horizon=recipe.objective.horizon,
+            augmentation=recipe.objective.augmentation,
+            loss=loss,
+        )
+    for key, default in (("start_token", False), ("horizon", 1)):
+        if getattr(recipe.objective, key) != default:
+            raise ValueError(f"objective.{key} goes with objective.name 'next-item' only: leave it out")
     return MaskedItem(
         tokenizer,
         length,
         mask_rate=recipe.objective.mask_rate,
         last_item_share=recipe.objective.last_item_share,
+        augmentation=recipe.objective.augmentation,
         loss=loss,
     )
 

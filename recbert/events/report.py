@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from recbert.events.advice import advise
+
 
 @dataclasses.dataclass(frozen=True)
 class StepReport:
@@ -43,6 +45,10 @@ class CleaningReport:
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain Python values that JSON can hold."""
         return dataclasses.asdict(self)
+
+    def advice(self) -> list[str]:
+        """What to set in a recipe for these events, a line for each choice."""
+        return advise(self.statistics, self.distributions, self.ties)
 
     def to_markdown(self) -> str:
         """The report as a Markdown page."""
@@ -97,6 +103,10 @@ class CleaningReport:
         ]
         lines += [
             f"{self.ties} events share user and time with another event; {self.tie_rule} orders them.",
+            "",
+            "## Advice",
+            "",
+            *(f"- {line}" for line in self.advice()),
             "",
         ]
         return "\n".join(lines)

@@ -3,6 +3,8 @@
 The one place that knows padding, anchoring and [MASK].
 """
 
+from recbert.inputs.augmentation import Augmentation
+from recbert.inputs.draws import uniform
 from recbert.inputs.packing import pack
 from recbert.inputs.padding import TokenIds, lay_out, present_places
 from recbert.inputs.query import Query, build_query, count_known, known_items
@@ -10,6 +12,7 @@ from recbert.inputs.targets import Target, TargetRows, group_by_length
 from recbert.inputs.training import Draw, TrainBatch, TrainRows, add_counts
 
 __all__ = [
+    "Augmentation",
     "Draw",
     "Query",
     "Target",
@@ -25,4 +28,5 @@ __all__ = [
     "lay_out",
     "pack",
     "present_places",
+    "uniform",
 ]

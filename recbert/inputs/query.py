@@ -8,7 +8,7 @@ import torch
 
 from recbert.checkpoint import InputFormat
 from recbert.inputs.padding import TokenIds, lay_out, present_places, ranges
-from recbert.tokenizer import FIRST_ITEM_ID, MASK_ID, PAD_ID
+from recbert.tokenizer import BOS_ID, FIRST_ITEM_ID, MASK_ID, PAD_ID
 
 
 class Query(NamedTuple):
@@ -50,7 +50,8 @@ def build_query(histories: Sequence[TokenIds], input_format: InputFormat) -> Que
     """Build the input that asks a model for the next item of each history.
 
     Items that the vocabulary does not have are skipped (their row was never trained); the latest
-    `input_format.history_length` of the others stay. A history with none of them is refused: it has no input.
+    `input_format.history_length` of the others stay, behind `[BOS]` where the format has it. A history with
+    none of them is refused: what stands before every history says less about it than the items' counts.
 
     Args:
         histories: B arrays of token ids, the earliest event first.
@@ -65,6 +66,9 @@ def build_query(histories: Sequence[TokenIds], input_format: InputFormat) -> Que
     lengths = np.minimum(counts, input_format.history_length)
     flat = np.concatenate(histories, dtype=np.int64)
     latest = flat[flat >= FIRST_ITEM_ID][ranges(np.cumsum(counts) - lengths, lengths)]
+    if input_format.starts_with_bos:
+        latest = np.insert(latest, np.cumsum(lengths) - lengths, BOS_ID)
+        lengths = lengths + 1
     if input_format.append_mask:
         latest = np.insert(latest, np.cumsum(lengths), MASK_ID)
         lengths = lengths + 1

@@ -58,8 +58,29 @@ class TrainBatch(NamedTuple):
         if self.lengths.max(initial=0) <= most:
             return self
         kept = np.minimum(self.lengths, most)
-        places = ranges(np.cumsum(self.lengths) - kept, kept)
-        return self._replace(tokens=self.tokens[places], is_target=self.is_target[places], lengths=kept)
+        return self.take(ranges(np.cumsum(self.lengths) - kept, kept), kept)
+
+    def take(self, places: TokenIds, lengths: TokenIds) -> Self:
+        """Make sequences of other events of the same rows; whatever belongs to an event goes with it.
+
+        Args:
+            places: (T',) which event of the batch stands at each place; it may come more than once.
+            lengths: (B,) events of each new sequence.
+        """
+        return self._replace(tokens=self.tokens[places], is_target=self.is_target[places], lengths=lengths)
+
+    def prepend(self, token_id: int) -> Self:
+        """Put a token in front of each sequence; it is no target, all else it has from the first event.
+
+        Args:
+            token_id: the token.
+        """
+        starts = np.cumsum(self.lengths) - self.lengths
+        places = np.insert(np.arange(len(self.tokens)), starts, starts)
+        batch = self.take(places, self.lengths + 1)
+        fronts = starts + np.arange(len(starts))
+        batch.tokens[fronts], batch.is_target[fronts] = token_id, False
+        return batch
 
 
 class TrainRows(torch.utils.data.Dataset[TrainBatch]):

@@ -17,6 +17,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from recbert.models.families import FAMILIES, OTHER, Family, find_family
+from recbert.models.initial import start_mimetic
 from recbert.models.probe import probe_model
 from recbert.recurrent import CELLS, RecurrentConfig, RecurrentForCausalLM
 
@@ -59,6 +60,7 @@ def build_model(
     intermediate_size: int | None = None,
     dropout: float = 0.1,
     max_length: int = 200,
+    mimetic: bool = False,
 ) -> PreTrainedModel:
     """A freshly initialised model of a family whose vocabulary are the items of `tokenizer`.
 
@@ -73,6 +75,8 @@ def build_model(
             width (default 2 *), for "lstm" and "gru" the width of the recurrent state (default 1 *).
         dropout: given to every dropout the family has; what it cannot reach is logged.
         max_length: positions the model must hold, an appended [MASK] included.
+        mimetic: start every attention layer as an average of the vectors it attends to; see
+            `recbert.models.initial`.
 
     Raises:
         ValueError: a size out of range or one the family ignores, an unknown family, or a pair of family and
@@ -88,6 +92,9 @@ def build_model(
         max_length,
     )
     row = find_family(family, objective)
+    if mimetic and not row.attention_values:
+        able = [name for name, other in FAMILIES.items() if other.attention_values]
+        raise ValueError(f"mimetic: family={family!r} has no such start; choose one of {', '.join(able)}.")
     if family in CELLS:
         return _build_recurrent(family, tokenizer, sizes)
     auto_class: Any = AutoModelForMaskedLM if objective == "masked-item" else AutoModelForCausalLM
@@ -103,6 +110,8 @@ def build_model(
     _check_table(model, family, sizes)
     if family not in FAMILIES:
         probe_model(model, family, objective, sizes.max_length)
+    if mimetic:
+        start_mimetic(model)
     _say_dropout(family, row, model.config, sizes.dropout)
     return model
 
@@ -198,7 +207,13 @@ def _size_values(family: str, row: Family, sizes: _Sizes, pad_token_id: int) -> 
     values |= dict.fromkeys(row.heads, heads) | dict.fromkeys(row.head_size, width // heads)
     positions = sizes.max_length + _unused_positions(row, pad_token_id)
     values |= dict.fromkeys(row.positions, positions) | dict.fromkeys(row.dropout, sizes.dropout)
-    if not row.feed_forward_is_factor:
+    if not row.feed_forward:
+        if sizes.intermediate_size not in (None, 4 * width):
+            raise ValueError(
+                f"intermediate_size={sizes.intermediate_size}: family={family!r} has no other feed-forward "
+                f"width than 4 * hidden_size={4 * width}."
+            )
+    elif not row.feed_forward_is_factor:
         values[row.feed_forward] = sizes.intermediate_size or 4 * width
     elif sizes.intermediate_size is not None:
         if sizes.intermediate_size % width:

@@ -27,11 +27,14 @@ OBJECTIVES: tuple[Objective, ...] = ("masked-item", "next-item")
 class Family:
     """How one family spells the uniform sizes; every name in a tuple receives the same value.
 
+    `feed_forward` is empty where it is fixed at four times the hidden size.
     `unused_positions` counts the rows of the position table before the first one used: "pad" where positions
     start behind the pad id (pad id + 1 rows).
     `position_wise` names the modules of the last block, `{last}`, and behind it whose input may be cut to one
     position a row: what they compute at a position does not depend on the others, and what is added to their
     output repeats it over all positions.
+    `attention_values` names the value and output projections of block `{layer}`; queries and keys may stand
+    in front of the values in one matrix.
     `feed_forward_is_factor` marks families that ask for the feed-forward width as a multiple of the hidden
     size.
     """
@@ -48,14 +51,24 @@ class Family:
     settings: Mapping[str, object] = field(default_factory=dict)
     lora_targets: tuple[str, ...] = ()
     position_wise: tuple[str, ...] = ()
+    attention_values: tuple[str, ...] = ()
 
 
 _BERT_LINEARS = ("query", "key", "value", "dense")
 _LLAMA_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
+_GPT_VALUES = ("transformer.h.{layer}.attn.c_attn", "transformer.h.{layer}.attn.c_proj")
+
 _LLAMA_PLACES = ("model.layers.{last}.mlp", "model.norm")
 
-_BERT = Family(lora_targets=_BERT_LINEARS, position_wise=("bert.encoder.layer.{last}.intermediate", "cls"))
+_BERT = Family(
+    lora_targets=_BERT_LINEARS,
+    position_wise=("bert.encoder.layer.{last}.intermediate", "cls"),
+    attention_values=(
+        "bert.encoder.layer.{layer}.attention.self.value",
+        "bert.encoder.layer.{layer}.attention.output.dense",
+    ),
+)
 _ROBERTA = Family(
     unused_positions="pad",
     lora_targets=_BERT_LINEARS,
@@ -125,6 +138,19 @@ FAMILIES: dict[str, Family] = {
         settings={"activation_function": "gelu"},
         lora_targets=("c_attn", "c_proj", "c_fc"),
         position_wise=("transformer.h.{last}.mlp",),
+        attention_values=_GPT_VALUES,
+    ),
+    # Norms behind the sums, as in the Transformer and SASRec of 2017 and 2018.
+    "openai-gpt": Family(
+        hidden=("n_embd",),
+        layers="n_layer",
+        heads=("n_head",),
+        feed_forward="",
+        positions=("n_positions",),
+        dropout=("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+        lora_targets=("c_attn", "c_proj", "c_fc"),
+        position_wise=("transformer.h.{last}.mlp",),
+        attention_values=_GPT_VALUES,
     ),
     "llama": _LLAMA,
     "qwen2": Family(

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recbert.checkpoint import InputFormat
-from recbert.inputs import TrainBatch, lay_out, present_places
+from recbert.inputs import Augmentation, TrainBatch, lay_out, present_places, uniform
 from recbert.objectives.losses import FullSoftmax, SampledSoftmax, labelled
 from recbert.tokenizer import MASK_ID, PAD_ID, ItemTokenizer
 
@@ -25,11 +25,12 @@ class MaskedItem:
         max_length: positions that the model sees at most, the appended `[MASK]` counted in.
         mask_rate: probability of masking an event, in (0, 1).
         last_item_share: share of rows that mask only the last event, in [0, 1].
+        augmentation: random changes of the sequences before the masks; None for none.
         loss: `FullSoftmax`, which None stands for, or `SampledSoftmax` for catalogues of hundreds of
             thousands of items.
 
     Raises:
-        ValueError: a rate outside its range.
+        ValueError: a rate outside its range, or an augmentation that masks too.
     """
 
     least_events = 1
@@ -41,16 +42,23 @@ class MaskedItem:
         *,
         mask_rate: float = 0.2,
         last_item_share: float = 0.1,
+        augmentation: Augmentation | None = None,
         loss: FullSoftmax | SampledSoftmax | None = None,
     ) -> None:
         if not 0 < mask_rate < 1:
             raise ValueError(f"mask_rate is {mask_rate}: it must be above 0 and below 1")
         if not 0 <= last_item_share <= 1:
             raise ValueError(f"last_item_share is {last_item_share}: it must be from 0 to 1")
+        if augmentation is not None and augmentation.mask:
+            raise ValueError(
+                f"augmentation.mask is {augmentation.mask}: masked-item training masks events already, "
+                "set mask_rate"
+            )
         self.tokenizer = tokenizer
         self.input_format = InputFormat("masked-item", max_length)
         self.mask_rate = mask_rate
         self.last_item_share = last_item_share
+        self._augmentation = augmentation or Augmentation()
         self._loss = loss or FullSoftmax()
 
     def collate(self, batch: TrainBatch) -> dict[str, Tensor]:
@@ -66,7 +74,7 @@ class MaskedItem:
             `input_ids`, `attention_mask` and `labels`, each (B, L) int64; labels are -100 where nothing is
             masked.
         """
-        batch = batch.last(self.input_format.max_length)
+        batch = self._augmentation.rearrange(batch).last(self.input_format.max_length)
         present = present_places(batch.lengths)  # (B, L)
         tokens = lay_out(batch.tokens, present, PAD_ID)
         mask = self._mask(batch, lay_out(batch.is_target, present, False))
@@ -82,7 +90,7 @@ class MaskedItem:
         # draw of the row itself.
         places = batch.lengths[:, None] - np.arange(is_target.shape[1] + 1)
         places[:, -1] = 0
-        draws = _uniform(batch, places)  # (B, L + 1)
+        draws = uniform(batch, places)  # (B, L + 1)
         last_only = draws[:, -1] < self.last_item_share
         draws = np.where(is_target, draws[:, :-1], np.inf)
         mask = draws < self.mask_rate
@@ -108,23 +116,3 @@ class MaskedItem:
         """
         hidden, labels = labelled(hidden, labels)
         return self._loss(hidden, weight, bias, labels)
-
-
-def _uniform(batch: TrainBatch, places: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Draw from [0, 1) for places (B, P) of the rows of a batch, by hashing instead of a stream of numbers.
-
-    A number depends on seed, epoch, row and place alone, and all are made at once.
-    """
-    with np.errstate(over="ignore"):  # unsigned arithmetic is meant to wrap around
-        key = _scramble(_scramble(np.array([batch.seed], dtype=np.uint64)) + np.uint64(batch.epoch))
-        keys = _scramble(key + batch.rows.astype(np.uint64))
-        bits = _scramble(keys[:, None] + places.astype(np.uint64))
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def _scramble(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Hash 64-bit numbers: one step of SplitMix64 (Steele, Lea and Flood, "Fast splittable PRNGs", 2014)."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

@@ -2,12 +2,16 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recbert.checkpoint import InputFormat
-from recbert.inputs import TrainBatch, lay_out, present_places
+from recbert.inputs import Augmentation, TrainBatch, lay_out, present_places, uniform
 from recbert.objectives.losses import FullSoftmax, SampledSoftmax, labelled
-from recbert.tokenizer import PAD_ID, ItemTokenizer
+from recbert.tokenizer import BOS_ID, MASK_ID, PAD_ID, ItemTokenizer
+
+_AHEAD = 4
+"""Purpose of the random numbers that choose among later events; augmentation takes 1 to 3."""
 
 
 class NextItem:
@@ -22,21 +26,36 @@ class NextItem:
     Args:
         tokenizer: the vocabulary; it is saved with the model.
         max_length: positions that the model sees at most.
+        start_token: put `[BOS]` in front of each history, from which its first event is predicted too; it
+            takes one of the positions.
+        horizon: a position predicts a random one of this many events after it, another one in every epoch;
+            1 for the next one. More is for lists that serve a while: the dense all-action loss of Pancha et
+            al., "PinnerFormer", 2022.
+        augmentation: random changes of the sequences; None for none.
         loss: `FullSoftmax`, which None stands for, or `SampledSoftmax` for catalogues of hundreds of
             thousands of items.
-    """
 
-    least_events = 2
+    Raises:
+        ValueError: `horizon` below 1.
+    """
 
     def __init__(
         self,
         tokenizer: ItemTokenizer,
         max_length: int = 200,
         *,
+        start_token: bool = False,
+        horizon: int = 1,
+        augmentation: Augmentation | None = None,
         loss: FullSoftmax | SampledSoftmax | None = None,
     ) -> None:
+        if horizon < 1:
+            raise ValueError(f"horizon is {horizon}: it must be at least 1, which is the next event")
         self.tokenizer = tokenizer
-        self.input_format = InputFormat("next-item", max_length)
+        self.input_format = InputFormat("next-item", max_length, starts_with_bos=start_token)
+        self.least_events = 1 if start_token else 2
+        self._horizon = horizon
+        self._augmentation = augmentation or Augmentation()
         self._loss = loss or FullSoftmax()
 
     def collate(self, batch: TrainBatch) -> dict[str, Tensor]:
@@ -48,19 +67,43 @@ class NextItem:
         Returns:
             `input_ids` and `attention_mask` (B, L) int64; `labels` (B, L + 1) int64 with -100 where there is
             no label. The label of position i stands at i + 1 and column 0 has none: this is how the Trainer
-            counts labels for causal models.
+            counts labels for causal models. Column 0 is the place of `[BOS]` where there is one.
         """
-        batch = batch.last(self.input_format.max_length + 1)
+        batch = self._start(self._augmentation.rearrange(batch))
         present = present_places(batch.lengths)  # (B, L + 1)
-        tokens = lay_out(batch.tokens, present, PAD_ID)
         is_input = present[:, 1:]  # a position is an input when an event follows
-        labels = np.where(lay_out(batch.is_target, present, False), tokens, -100)
+        seen = np.where(self._augmentation.hidden(batch) & (batch.tokens != BOS_ID), MASK_ID, batch.tokens)
+        labels = lay_out(self._labels(batch), present, -100)
         labels[:, 0] = -100
         return {
-            "input_ids": torch.from_numpy(np.where(is_input, tokens[:, :-1], PAD_ID)),
+            "input_ids": torch.from_numpy(np.where(is_input, lay_out(seen, present, PAD_ID)[:, :-1], PAD_ID)),
             "attention_mask": torch.from_numpy(is_input.astype(np.int64)),
             "labels": torch.from_numpy(labels),
         }
+
+    def _start(self, batch: TrainBatch) -> TrainBatch:
+        """Cut sequences to L + 1 tokens, the first of which is `[BOS]` where the format has it."""
+        most = self.input_format.max_length
+        if not self.input_format.starts_with_bos:
+            return batch.last(most + 1)
+        is_cut = batch.lengths > most
+        batch = batch.last(most)
+        # The first event of what is left of a longer history does not follow from its start.
+        starts = np.cumsum(batch.lengths) - batch.lengths
+        is_target = batch.is_target.copy()
+        is_target[starts[is_cut]] = False
+        return batch._replace(is_target=is_target).prepend(BOS_ID)
+
+    def _labels(self, batch: TrainBatch) -> NDArray[np.int64]:
+        """Give for each event (T,) what is predicted from those before it, -100 for nothing."""
+        labels = np.where(batch.is_target, batch.tokens, -100)
+        if self._horizon == 1:
+            return labels
+        present = present_places(batch.lengths)
+        left = batch.lengths[:, None] - np.arange(present.shape[1])  # (B, L + 1) events from here to the end
+        steps = uniform(batch, left, _AHEAD) * np.minimum(left, self._horizon)
+        chosen = np.arange(len(labels)) + steps.astype(np.int64)[present]
+        return np.where(batch.is_target, labels[chosen], -100)
 
     def loss(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
         """Sum the loss over the labels.

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from recbert.events import CleaningSteps
+from recbert.inputs import Augmentation
 from recbert.training import RecTrainingArguments
 
 
@@ -104,7 +105,8 @@ class SequencesConfig:
     Attributes:
         max_length: positions that the model sees at most.
         windows: the `last` window of a history, `sliding` ones, or every `prefix`.
-        stride: events between sliding windows; null for `max_length`.
+        stride: events between sliding windows; null for `max_length` (with `objective.start_token` give one
+            less, or an event of each later window is predicted nowhere).
     """
 
     max_length: int = 200
@@ -124,6 +126,7 @@ class ModelConfig:
         num_attention_heads: heads a layer.
         intermediate_size: width of the feed-forward layer; null for four times `hidden_size`.
         dropout: probability, wherever the family has dropout.
+        mimetic: start every attention layer as an average of what it attends to; better on small catalogues.
         shard_items: split the item table by rows over the processes, and with a `sampled` loss update only
             the rows that a batch touches; for a million items and more, in one process too.
     """
@@ -135,6 +138,7 @@ class ModelConfig:
     num_attention_heads: int = 2
     intermediate_size: int | None = None
     dropout: float = 0.1
+    mimetic: bool = False
     shard_items: bool = False
 
 
@@ -144,6 +148,10 @@ class ObjectiveConfig:
 
     Attributes:
         name: the objective.
+        start_token: `next-item`: put `[BOS]` in front of each history, from which its first event is
+            predicted too.
+        horizon: `next-item`: a position predicts a random one of this many events after it.
+        augmentation: random changes of the training sequences.
         mask_rate: `masked-item`: probability of masking an event.
         last_item_share: `masked-item`: share of rows that mask only the last event.
         loss: softmax over the `full` catalogue, or a `sampled` one for hundreds of thousands of items.
@@ -152,6 +160,9 @@ class ObjectiveConfig:
     """
 
     name: Literal["next-item", "masked-item"] = "next-item"
+    start_token: bool = False
+    horizon: int = 1
+    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     mask_rate: float = 0.2
     last_item_share: float = 0.1
     loss: Literal["full", "sampled"] = "full"

@@ -35,7 +35,8 @@ def build_sequences(
 
     Rows of valid and test are whole users, uncut: the history of a target is everything before it, and the
     seen-item filter needs all of it. Rows of train are windows of at most ``max_length + 1`` events, so that
-    a next-item objective has ``max_length`` inputs with a label each:
+    a next-item objective has ``max_length`` inputs with a label each. The first event of a row is a target
+    only where a history begins with it:
 
     - "last": the last window of each user; earlier events are left out.
     - "sliding": windows at every ``stride`` events up to the user's last; each event is a target in one
@@ -51,6 +52,8 @@ def build_sequences(
         max_length: The most positions that the model will see, at least 1.
         windows: How training rows are cut.
         stride: For "sliding", 1 to max_length; None is max_length, which overlaps windows by one event.
+            A start token takes one position of each window: give max_length - 1 at most, or the second event
+            of later windows is predicted nowhere.
 
     Raises:
         ValueError: An argument is out of its range, the tokenizer has a single item, train has no events, or

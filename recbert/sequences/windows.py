@@ -39,15 +39,11 @@ def cut_windows(bounds: Places, kind: WindowKind, length: int, stride: int) -> W
     low, high = bounds[:-1], bounds[1:]
     if kind == "last":
         start = np.maximum(low, high - length)
-        return Windows(start, high, start)
+        return Windows(start, high, start + (start > low))
     if kind == "sliding":
         return _slide(low, high, length, stride)
-    # Every event but a user's first ends a prefix; a lone first event is a row by itself.
     stop = np.arange(1, bounds[-1] + 1)
-    first = np.repeat(low, high - low)
-    kept = (stop - first > 1) | (np.repeat(high, high - low) - first == 1)
-    stop, first = stop[kept], first[kept]
-    return Windows(np.maximum(first, stop - length), stop, stop - 1)
+    return Windows(np.maximum(np.repeat(low, high - low), stop - length), stop, stop - 1)
 
 
 def keep_whole(bounds: Places) -> Windows:
