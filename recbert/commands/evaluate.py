@@ -22,6 +22,7 @@ from recbert.evaluation import (
     describe_protocol,
     rank_targets,
 )
+from recbert.evaluation.saved import ranks_file, write_rankings
 from recbert.inputs import TargetRows, TrainRows
 from recbert.recipe import EvaluationConfig, Recipe, load_recipe, recipe_parser
 from recbert.recommender import Recommender
@@ -74,8 +75,9 @@ def run(arguments: list[str]) -> int:
         popularity=popularity,
     )
     buckets = build_bucket_table(rankings, popularity, metrics=metrics)
+    protocol = describe_protocol(split, next(iter(rankings.values())), metrics)
     result = {
-        "protocol": describe_protocol(split, next(iter(rankings.values())), metrics),
+        "protocol": protocol,
         "part": recipe.evaluation.part,
         "targets": len(targets),
         "data_fingerprint": manifest["fingerprint"],
@@ -86,12 +88,25 @@ def run(arguments: list[str]) -> int:
         return 0  # another process writes
     output = Path(recipe.training.output_dir or "")
     output.mkdir(parents=True, exist_ok=True)
+    settings = _settings(recipe, manifest)
+    write_rankings(ranks_file(output, result["part"]), rankings, settings=settings, protocol=protocol)
     write_text(output / "evaluation.json", json.dumps(result, indent=1) + "\n")
     write_text(output / "evaluation.md", f"{table}\n{buckets}")
     if recipe.evaluation.part == "test":
         _record(recipe, manifest["fingerprint"], result)
     sys.stdout.write(json.dumps(result) + "\n" if options.json else f"{table}\n{buckets}")
     return 0
+
+
+def _settings(recipe: Recipe, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Give what another evaluation must share for its numbers to be comparable."""
+    return {
+        "data_fingerprint": manifest["fingerprint"],
+        "split": manifest["protocol"],
+        "part": recipe.evaluation.part,
+        "filter_seen": recipe.evaluation.filter_seen,
+        "allow_repeats": recipe.evaluation.allow_repeats,
+    }
 
 
 def _record(recipe: Recipe, fingerprint: str, result: dict[str, Any]) -> None:

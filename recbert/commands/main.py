@@ -12,6 +12,7 @@ VERBS = {
     "pretrain": "train a new model",
     "finetune": "adapt a checkpoint with LoRA",
     "evaluate": "rank the full catalogue and compare with count baselines",
+    "compare": "evaluated runs against each other, several seeds of a recipe averaged",
     "recommend": "next items for one history or for files of histories",
     "encode": "history and item vectors to Parquet",
     "push": "publish a checkpoint on the Hub",
