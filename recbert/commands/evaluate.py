@@ -12,6 +12,7 @@ import numpy as np
 from recbert.baselines import ItemKNN, Markov, Popularity, RecentPopularity, SequentialRules
 from recbert.checkpoint import read_info, write_text
 from recbert.checkpoint.card import record_results
+from recbert.commands.looks import LOOKS_FILE, log_look
 from recbert.commands.session import leave_group, read_data
 from recbert.evaluation import (
     Ranking,
@@ -76,7 +77,7 @@ def run(arguments: list[str]) -> int:
     )
     buckets = build_bucket_table(rankings, popularity, metrics=metrics)
     protocol = describe_protocol(split, next(iter(rankings.values())), metrics)
-    result = {
+    result: dict[str, Any] = {
         "protocol": protocol,
         "part": recipe.evaluation.part,
         "targets": len(targets),
@@ -88,13 +89,17 @@ def run(arguments: list[str]) -> int:
         return 0  # another process writes
     output = Path(recipe.training.output_dir or "")
     output.mkdir(parents=True, exist_ok=True)
+    report = f"{table}\n{buckets}"
+    if recipe.evaluation.part == "test":  # before anybody sees a figure
+        result["look"] = log_look(output, dict(_checkpoints(recipe)), result, COLUMNS)
+        report += f"\nLook number {result['look']} at the test part of this data ({output / LOOKS_FILE}).\n"
     settings = _settings(recipe, manifest)
     write_rankings(ranks_file(output, result["part"]), rankings, settings=settings, protocol=protocol)
     write_text(output / "evaluation.json", json.dumps(result, indent=1) + "\n")
-    write_text(output / "evaluation.md", f"{table}\n{buckets}")
+    write_text(output / "evaluation.md", report)
     if recipe.evaluation.part == "test":
         _record(recipe, manifest["fingerprint"], result)
-    sys.stdout.write(json.dumps(result) + "\n" if options.json else f"{table}\n{buckets}")
+    sys.stdout.write(json.dumps(result) + "\n" if options.json else report)
     return 0
 
 

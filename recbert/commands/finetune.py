@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, set_seed
 
 from recbert.adapters import add_lora, parameter_counts
 from recbert.checkpoint import find_file, read_info
-from recbert.commands.session import objective_of, read_data, train
+from recbert.commands.session import objective_of, read_training_data, train
 from recbert.hub import fetch
 from recbert.recipe import AdapterConfig, Recipe, load_recipe, recipe_parser
 from recbert.recommender import load_weights
@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> int:
         The exit code.
     """
     recipe, _ = load_recipe(recipe_parser("finetune"), arguments)
-    data, tokenizer, manifest = read_data(recipe, recipe.data.streaming)
+    data, tokenizer, manifest = read_training_data(recipe)
     set_seed(recipe.training.seed)  # of the adapter's first weights; the Trainer seeds what follows
     model = _load_base(recipe, tokenizer)
     if recipe.adapter is not None:

@@ -2,7 +2,7 @@
 
 from transformers import set_seed
 
-from recbert.commands.session import objective_of, read_data, train
+from recbert.commands.session import objective_of, read_training_data, train
 from recbert.models import build_model
 from recbert.recipe import load_recipe, recipe_parser
 from recbert.sharding import item_mesh, shard_items
@@ -21,7 +21,7 @@ def run(arguments: list[str]) -> int:
     recipe, _ = load_recipe(recipe_parser("pretrain"), arguments)
     if recipe.model.base is not None or recipe.adapter is not None:
         raise ValueError("the recipe has model.base or adapter: run `recbert finetune` with it")
-    data, tokenizer, manifest = read_data(recipe, recipe.data.streaming)
+    data, tokenizer, manifest = read_training_data(recipe)
     set_seed(recipe.training.seed)  # of the first weights; the Trainer seeds what follows
     size = recipe.model
     model = build_model(
