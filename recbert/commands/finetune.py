@@ -30,9 +30,7 @@ def run(arguments: list[str]) -> int:
     recipe, _ = load_recipe(recipe_parser("finetune"), arguments)
     data, tokenizer, manifest = read_training_data(recipe)
     set_seed(recipe.training.seed)  # of the adapter's first weights; the Trainer seeds what follows
-    model = _load_base(recipe, tokenizer)
-    if recipe.adapter is not None:
-        model = _adapt(model, recipe.adapter)
+    model = adapted_model(recipe, tokenizer)
     counts = parameter_counts(model)
     logger.info(
         "parameters: %s in total, %s trainable; adapter of %s bytes",
@@ -40,6 +38,20 @@ def run(arguments: list[str]) -> int:
     )
     train(recipe, model, objective_of(recipe, tokenizer, data["train"]), data, manifest)
     return 0
+
+
+def adapted_model(recipe: Recipe, tokenizer: ItemTokenizer) -> PreTrainedModel:
+    """Load the base of a recipe and add its adapter, if it has one.
+
+    Args:
+        recipe: the recipe.
+        tokenizer: the vocabulary of its data.
+
+    Raises:
+        ValueError: the recipe does not go with the base.
+    """
+    model = _load_base(recipe, tokenizer)
+    return model if recipe.adapter is None else _adapt(model, recipe.adapter)
 
 
 def _load_base(recipe: Recipe, tokenizer: ItemTokenizer) -> PreTrainedModel:
