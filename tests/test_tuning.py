@@ -143,7 +143,7 @@ def test_trials_of_a_killed_process_are_queued_again(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys\n"
         "from tests.test_tuning import open_study\n"
-        "open_study(sys.argv[1]).run(1, lambda number, values, report: os.kill(os.getpid(), signal.SIGKILL))\n"
+        "open_study(sys.argv[1]).run(1, lambda *given: os.kill(os.getpid(), signal.SIGKILL))\n"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "journal")], check=False)
     study = open_study(tmp_path / "journal")
@@ -226,7 +226,12 @@ def test_tune_writes_the_best_recipe(world: World, tmp_path: Path, capfd: pytest
         assert main(["tune", "--config", str(recipe)]) == 0
         output = capfd.readouterr().out
         run = world.folder / "tuned"
-        assert sorted(path.name for path in run.iterdir()) == ["best.yaml", "study.journal", "trials.md"]
+        assert list(run.glob("*/*")) == []  # trials keep no checkpoints
+        assert sorted(path.name for path in run.iterdir() if path.is_file()) == [
+            "best.yaml",
+            "study.journal",
+            "trials.md",
+        ]
         assert "| trial | validation ndcg@10 | evaluations | minutes | training.learning_rate |" in output
         assert output.startswith((run / "trials.md").read_text(encoding="utf-8"))
         text = (run / "best.yaml").read_text(encoding="utf-8")

@@ -147,8 +147,8 @@ def _check_training(recipe: Recipe) -> None:
         raise ValueError("training.eval_strategy is 'no' or metric_for_best_model is null: trials need both")
     if recipe.training.world_size > 1:
         raise ValueError(
-            "a launcher started several processes for each trial: start `recbert tune` several times instead; "
-            "the processes share the study"
+            "a launcher started several processes for each trial: start `recbert tune` several times "
+            "instead, the processes share the study"
         )
     if recipe.model.base is None and recipe.adapter is not None:
         raise ValueError("the recipe has an adapter and no model.base: name the checkpoint to adapt")
@@ -166,7 +166,8 @@ def _trial_recipe(arguments: Sequence[str], values: dict[str, Value], folder: Pa
 
 def _options(values: dict[str, Value]) -> list[str]:
     """Give values by key as a command line."""
-    return [f"--{key}={json.dumps(value)}" for key, value in values.items()]
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+    return [f"--{key}={text}" for key, text in texts.items()]
 
 
 def _conditions(recipe: Recipe) -> dict[str, Any]:

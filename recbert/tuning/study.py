@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from recbert.tuning.space import Dimension, Range, Value
 
 try:
@@ -150,7 +152,7 @@ class Study:
             if self._counted(before=trial.number) >= trials:  # another process was faster
                 self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 return
-            self._study.sampler = optuna.samplers.TPESampler(seed=self.seed + trial.number)
+            self._study.sampler = optuna.samplers.TPESampler(seed=_mix(self.seed, trial.number))
             values = {key: _draw(trial, key, dimension) for key, dimension in self.space.items()}
             try:
                 self._run_one(trial, values, measure, failures)
@@ -173,7 +175,7 @@ class Study:
             nonlocal stopped
             metrics.append(metric)
             trial.report(metric, step=len(metrics))
-            stopped = trial.should_prune()
+            stopped = bool(trial.should_prune())
             return stopped
 
         try:
@@ -289,6 +291,11 @@ def _draw(trial: Any, key: str, dimension: Dimension) -> Value:
     else:
         value = trial.suggest_float(key, dimension.low, dimension.high, log=dimension.log)
     return value
+
+
+def _mix(seed: int, number: int) -> int:
+    """Give the seed of a trial."""
+    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
 
 
 def _is_alive(process: int) -> bool:
