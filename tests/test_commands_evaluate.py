@@ -76,3 +76,47 @@ def test_evaluate_prints_the_table_and_its_protocol(world: World, capfd: pytest.
     for text in ("| gpt2 |", "| sequential-rules |", "Protocol: leave-one-out", "| ndcg@10 by popularity |"):
         assert text in output
     assert (world.folder / "gpt2" / "evaluation.md").read_text(encoding="utf-8") == output
+
+
+def test_each_look_at_the_test_part_is_logged(
+    world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(world.folder / "gpt2", tmp_path / "run")
+    options = ["--training.output_dir", tmp_path / "run", "--evaluation.baselines", "[popularity]", "--json"]
+    log = tmp_path / "run" / "looks.jsonl"
+    log.unlink(missing_ok=True)
+    run_json(
+        capfd, "evaluate", "--config", world.gpt2_recipe, *options, "--evaluation.part", "valid"
+    )  # no look
+    assert not log.exists()
+    elsewhere = ["--training.output_dir", tmp_path / "other"]
+    elsewhere += ["--evaluation.checkpoints", f"[{tmp_path / 'run' / 'model'}]"]
+    results = [
+        run_json(capfd, "evaluate", "--config", world.gpt2_recipe, *options, *more)
+        for more in ([], elsewhere)
+    ]
+    assert [result["look"] for result in results] == [1, 1]  # of each folder
+    looks = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    assert len(looks) == 2 and looks[0]["data_fingerprint"] == results[0]["data_fingerprint"]
+    assert looks[0]["figures"]["run"]["ndcg@10"] == results[0]["models"]["run"]["ndcg@10"]
+    assert looks[0]["checkpoints"] == looks[1]["checkpoints"]
+    assert looks[0]["checkpoints"]["run"].startswith("sha256:") and looks[0]["time"].endswith("+00:00")
+    assert main(["evaluate", "--config", str(world.gpt2_recipe), *map(str, options[:-1])]) == 0
+    assert "Look number 3 at the test part" in capfd.readouterr().out
+
+
+def test_training_never_opens_the_test_part(world: World, tmp_path: Path) -> None:
+    """The same weights come out with the test part as it is, damaged, and gone."""
+    weights = []
+    for name in ("whole", "damaged", "gone"):
+        prepared = shutil.copytree(world.prepared, tmp_path / name)
+        if name == "damaged":
+            for file in (prepared / "test").iterdir():
+                file.write_bytes(b"not to be read")
+        if name == "gone":
+            shutil.rmtree(prepared / "test")
+        run = tmp_path / f"run-{name}"
+        options = ["--data.prepared", str(prepared), "--training.output_dir", str(run)]
+        assert main(["pretrain", "--config", str(world.gpt2_recipe), *options]) == 0
+        weights.append((run / "model" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1] == weights[2]

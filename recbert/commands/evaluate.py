@@ -12,6 +12,7 @@ import numpy as np
 from recbert.baselines import ItemKNN, Markov, Popularity, RecentPopularity, SequentialRules
 from recbert.checkpoint import read_info, write_text
 from recbert.checkpoint.card import BLENDED, record_results
+from recbert.commands.looks import LOOKS_FILE, log_look
 from recbert.commands.session import leave_group, read_data
 from recbert.evaluation import (
     Ranking,
@@ -22,6 +23,7 @@ from recbert.evaluation import (
     describe_protocol,
     rank_targets,
 )
+from recbert.evaluation.saved import ranks_file, write_rankings
 from recbert.inputs import TargetRows, TrainRows, describe_request_time, request_times
 from recbert.recipe import EvaluationConfig, Recipe, load_recipe, recipe_parser
 from recbert.recommender import Recommender
@@ -74,8 +76,9 @@ def run(arguments: list[str]) -> int:
         popularity=popularity,
     )
     buckets = build_bucket_table(rankings, popularity, metrics=metrics)
-    result = {
-        "protocol": describe_protocol(split, next(iter(rankings.values())), metrics),
+    protocol = describe_protocol(split, next(iter(rankings.values())), metrics)
+    result: dict[str, Any] = {
+        "protocol": protocol,
         "part": recipe.evaluation.part,
         "targets": len(targets),
         "data_fingerprint": manifest["fingerprint"],
@@ -86,11 +89,17 @@ def run(arguments: list[str]) -> int:
         return 0  # another process writes
     output = Path(recipe.training.output_dir or "")
     output.mkdir(parents=True, exist_ok=True)
+    report = f"{table}\n{buckets}"
+    if recipe.evaluation.part == "test":  # before anybody sees a figure
+        result["look"] = log_look(output, dict(_checkpoints(recipe)), result, COLUMNS)
+        report += f"\nLook number {result['look']} at the test part of this data ({output / LOOKS_FILE}).\n"
+    settings = _settings(recipe, manifest)
+    write_rankings(ranks_file(output, result["part"]), rankings, settings=settings, protocol=protocol)
     write_text(output / "evaluation.json", json.dumps(result, indent=1) + "\n")
-    write_text(output / "evaluation.md", f"{table}\n{buckets}")
+    write_text(output / "evaluation.md", report)
     if recipe.evaluation.part == "test":
         _record(recipe, manifest["fingerprint"], result)
-    sys.stdout.write(json.dumps(result) + "\n" if options.json else f"{table}\n{buckets}")
+    sys.stdout.write(json.dumps(result) + "\n" if options.json else report)
     return 0
 
 
@@ -102,6 +111,18 @@ def _targets(recipe: Recipe, data: Any, manifest: dict[str, Any]) -> tuple[Targe
     targets.request_times = request_times(targets, kind, has_window=has_window)
     told = any(read_info(checkpoint).input.time_encoding for checkpoint, _ in _checkpoints(recipe))
     return targets, f"; {describe_request_time(kind, has_window=has_window)}" if told else ""
+
+
+def _settings(recipe: Recipe, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Give what another evaluation must share for its numbers to be comparable."""
+    return {
+        "data_fingerprint": manifest["fingerprint"],
+        "split": manifest["protocol"],
+        "part": recipe.evaluation.part,
+        "filter_seen": recipe.evaluation.filter_seen,
+        "allow_repeats": recipe.evaluation.allow_repeats,
+        "request_time": recipe.evaluation.request_time,
+    }
 
 
 def _record(recipe: Recipe, fingerprint: str, result: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, set_seed
 from recbert.adapters import add_lora, parameter_counts
 from recbert.checkpoint import find_file, read_info
 from recbert.commands.losses import check_loss
-from recbert.commands.session import objective_of, read_data, train
+from recbert.commands.session import objective_of, read_training_data, train
 from recbert.hub import fetch
 from recbert.recipe import AdapterConfig, Recipe, load_recipe, recipe_parser
 from recbert.recommender import load_weights
@@ -30,11 +30,9 @@ def run(arguments: list[str]) -> int:
     """
     recipe, _ = load_recipe(recipe_parser("finetune"), arguments)
     check_loss(recipe)
-    data, tokenizer, manifest = read_data(recipe, recipe.data.streaming)
+    data, tokenizer, manifest = read_training_data(recipe)
     set_seed(recipe.training.seed)  # of the adapter's first weights; the Trainer seeds what follows
-    model = _load_base(recipe, tokenizer)
-    if recipe.adapter is not None:
-        model = _adapt(model, recipe.adapter)
+    model = adapted_model(recipe, tokenizer)
     counts = parameter_counts(model)
     logger.info(
         "parameters: %s in total, %s trainable; adapter of %s bytes",
@@ -42,6 +40,20 @@ def run(arguments: list[str]) -> int:
     )
     train(recipe, model, objective_of(recipe, tokenizer, data["train"]), data, manifest)
     return 0
+
+
+def adapted_model(recipe: Recipe, tokenizer: ItemTokenizer) -> PreTrainedModel:
+    """Load the base of a recipe and add its adapter, if it has one.
+
+    Args:
+        recipe: the recipe.
+        tokenizer: the vocabulary of its data.
+
+    Raises:
+        ValueError: the recipe does not go with the base.
+    """
+    model = _load_base(recipe, tokenizer)
+    return model if recipe.adapter is None else _adapt(model, recipe.adapter)
 
 
 def _load_base(recipe: Recipe, tokenizer: ItemTokenizer) -> PreTrainedModel:

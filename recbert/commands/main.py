@@ -11,15 +11,17 @@ VERBS = {
     "prepare": "events into training sequences",
     "pretrain": "train a new model",
     "finetune": "adapt a checkpoint with LoRA",
+    "tune": "search for the best recipe on the validation part",
     "blend": "blend a model with sequential rules, chosen on the validation part",
     "evaluate": "rank the full catalogue and compare with count baselines",
+    "compare": "evaluated runs against each other, several seeds of a recipe averaged",
     "recommend": "next items for one history or for files of histories",
     "encode": "history and item vectors to Parquet",
     "push": "publish a checkpoint on the Hub",
     "doctor": "versions, devices and a five-second self-test",
 }
 
-TRAINING = ("pretrain", "finetune")
+TRAINING = ("pretrain", "finetune")  # what resumes from a checkpoint
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,7 +99,7 @@ def _way_on(verb: str) -> str:
     """Say how an interrupted verb goes on."""
     if verb in TRAINING:
         return "; go on with --training.resume_from_checkpoint true"
-    return "; the same command goes on" if verb in ("recommend", "encode") else ""
+    return "; the same command goes on" if verb in ("recommend", "encode", "tune") else ""
 
 
 def _usage() -> str:

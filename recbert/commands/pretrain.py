@@ -1,11 +1,11 @@
 """`recbert pretrain`: train a new model on prepared data."""
 
-from transformers import set_seed
+from transformers import PreTrainedModel, set_seed
 
 from recbert.commands.losses import check_loss
-from recbert.commands.session import objective_of, read_data, train
+from recbert.commands.session import objective_of, read_training_data, train
 from recbert.models import build_model
-from recbert.recipe import load_recipe, recipe_parser
+from recbert.recipe import Recipe, load_recipe, recipe_parser
 from recbert.sharding import item_mesh, shard_items
 from recbert.tokenizer import ItemTokenizer
 
@@ -23,8 +23,20 @@ def run(arguments: list[str]) -> int:
     if recipe.model.base is not None or recipe.adapter is not None:
         raise ValueError("the recipe has model.base or adapter: run `recbert finetune` with it")
     check_loss(recipe)
-    data, tokenizer, manifest = read_data(recipe, recipe.data.streaming)
+    data, tokenizer, manifest = read_training_data(recipe)
     set_seed(recipe.training.seed)  # of the first weights; the Trainer seeds what follows
+    model = new_model(recipe, tokenizer)
+    train(recipe, model, objective_of(recipe, tokenizer, data["train"]), data, manifest)
+    return 0
+
+
+def new_model(recipe: Recipe, tokenizer: ItemTokenizer) -> PreTrainedModel:
+    """Build the model of a recipe with random weights.
+
+    Args:
+        recipe: the recipe.
+        tokenizer: the vocabulary of its data.
+    """
     size = recipe.model
     model = build_model(
         size.family,
@@ -43,5 +55,4 @@ def run(arguments: list[str]) -> int:
     if size.shard_items:
         mesh = item_mesh(recipe.training.device)
         shard_items(model, len(tokenizer), mesh, seed=recipe.training.seed)
-    train(recipe, model, objective_of(recipe, tokenizer, data["train"]), data, manifest)
-    return 0
+    return model

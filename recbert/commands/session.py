@@ -3,6 +3,7 @@
 import logging
 import shutil
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,18 @@ from recbert.training import (
 logger = logging.getLogger(__name__)
 
 
-def read_data(recipe: Recipe, streaming: bool = False) -> tuple[Any, ItemTokenizer, dict[str, Any]]:
+TRAINING_PARTS = ("train", "valid")
+"""What may be seen while anything is still chosen; the test part is for `recbert evaluate`."""
+
+
+def read_data(
+    recipe: Recipe, parts: Collection[str] | None = None
+) -> tuple[Any, ItemTokenizer, dict[str, Any]]:
     """Read the prepared data of a recipe.
 
     Args:
         recipe: the recipe.
-        streaming: whether the training part is a stream of rows.
+        parts: those to read, None for all; the others are not even opened.
 
     Returns:
         data: parts by name.
@@ -41,13 +48,18 @@ def read_data(recipe: Recipe, streaming: bool = False) -> tuple[Any, ItemTokeniz
     Raises:
         FileNotFoundError: it was not prepared.
     """
-    if streaming:
-        return stream_prepared(recipe.data.prepared)
     if not Path(recipe.data.prepared, "manifest.json").is_file():
         raise FileNotFoundError(
             f"{recipe.data.prepared} is not prepared data: run `recbert prepare` with this recipe"
         )
-    return read_prepared(recipe.data.prepared)
+    return read_prepared(recipe.data.prepared, parts)
+
+
+def read_training_data(recipe: Recipe) -> tuple[Any, ItemTokenizer, dict[str, Any]]:
+    """Read what training may see, the training part row by row where the recipe streams; see `read_data`."""
+    if recipe.data.streaming:
+        return stream_prepared(recipe.data.prepared, TRAINING_PARTS)
+    return read_data(recipe, TRAINING_PARTS)
 
 
 def objective_of(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> NextItem | MaskedItem:
@@ -112,7 +124,7 @@ def train(
         FileNotFoundError: there is nothing to resume.
         ValueError: the data was prepared for another `sequences.max_length`, or machines share no folder.
     """
-    text = _text_with_data(recipe, manifest)
+    text = text_with_data(recipe, manifest)
     folder = Path(recipe.training.output_dir or "")
     check_shared_folder(folder)
     resume = _checkpoint_to_resume(recipe.training.resume_from_checkpoint, folder)
@@ -151,8 +163,16 @@ def leave_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _text_with_data(recipe: Recipe, manifest: dict[str, Any]) -> str:
-    """Give the recipe with the data, split and sequences that the prepared data was really made with."""
+def text_with_data(recipe: Recipe, manifest: dict[str, Any]) -> str:
+    """Give the recipe with the data, split and sequences that the prepared data was really made with.
+
+    Args:
+        recipe: the recipe.
+        manifest: the prepared data's manifest.
+
+    Raises:
+        ValueError: the data was prepared for another `sequences.max_length`.
+    """
     made: dict[str, dict[str, Any]] = manifest.get("recipe", {})
     if not made:
         return recipe.text  # prepared by other means than the command

@@ -39,14 +39,14 @@ def build_table(
     header = ["model", *columns]
     if against is not None:
         header.append(f"{compared} against {against}")
-    lines = [_line(header), _line(["---", *["---:"] * (len(header) - 1)])]
+    lines = [markdown_line(header), markdown_line(["---", *["---:"] * (len(header) - 1)])]
     for name, ranking in rankings.items():
         cells = [name, *(_cell(ranking, column, metrics, popularity) for column in columns)]
         if against is not None:
             cells.append(
                 "" if name == against else _difference(metrics, ranking, rankings[against], compared)
             )
-        lines.append(_line(cells))
+        lines.append(markdown_line(cells))
     protocol = describe_protocol(split, next(iter(rankings.values())), metrics)
     return "\n".join([*lines, "", protocol, ""])
 
@@ -75,10 +75,13 @@ def build_bucket_table(
     rows = {name: metrics.by_popularity(ranking, popularity) for name, ranking in rankings.items()}
     targets = next(iter(rows.values()))
     header = [f"{bucket} ({targets[bucket]['targets']:,.0f} targets)" for bucket in BUCKETS]
-    lines = [_line([f"{column} by popularity", *header]), _line(["---", *["---:"] * len(header)])]
+    lines = [
+        markdown_line([f"{column} by popularity", *header]),
+        markdown_line(["---", *["---:"] * len(header)]),
+    ]
     for name, buckets in rows.items():
         cells = [f"{buckets[bucket][column]:.4f}" if column in buckets[bucket] else "-" for bucket in BUCKETS]
-        lines.append(_line([name, *cells]))
+        lines.append(markdown_line([name, *cells]))
     return "\n".join([*lines, ""])
 
 
@@ -117,6 +120,10 @@ def _difference(metrics: RankingMetrics, ranking: Ranking, reference: Ranking, m
     return f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}], p = {found.p_value:.3f}"
 
 
-def _line(cells: Sequence[str]) -> str:
-    """One line of the table; a bar inside a cell is escaped."""
+def markdown_line(cells: Sequence[str]) -> str:
+    """One line of a table; a bar inside a cell is escaped.
+
+    Args:
+        cells: what stands in its columns.
+    """
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

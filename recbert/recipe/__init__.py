@@ -11,6 +11,7 @@ from recbert.recipe.sections import (
     Recipe,
     SequencesConfig,
     SplitConfig,
+    TuneConfig,
 )
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Recipe",
     "SequencesConfig",
     "SplitConfig",
+    "TuneConfig",
     "data_sections",
     "load_recipe",
     "recipe_parser",

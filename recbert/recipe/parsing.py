@@ -81,6 +81,8 @@ def _resolved_text(options: Namespace, defaults: Namespace) -> str:
         for name, value in values["training"].items()
         if value != usual.get(name) and name not in _SECRETS
     }
+    if not values["tune"]["space"]:
+        del values["tune"]
     if options.adapter is not None:
         values["adapter"] = options.adapter.as_dict()
     plain = json.loads(json.dumps(values))  # YAML has no tuples

@@ -1,7 +1,7 @@
 """The sections of a recipe as dataclasses: every name, type and default that a YAML may set."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from recbert.events import CleaningSteps
 from recbert.inputs import Augmentation, RequestTime
@@ -247,6 +247,30 @@ class EvaluationConfig:
 
 
 @dataclasses.dataclass
+class TuneConfig:
+    """The search of `recbert tune` for the best recipe; each trial trains for `training.num_train_epochs`.
+
+    Attributes:
+        space: what is searched, by dotted key of the recipe: a list of values, or `low` and `high`, with
+            `log: true` where ratios count and `int: true` for whole numbers.
+        trials: of the whole study, over all processes and restarts.
+        storage: file of the journal, or URL of a database (`sqlite:///study.db`, `postgresql://...`) that
+            processes and machines share; null for `study.journal` in `training.output_dir`.
+        study: name in the storage; null for the name of `training.output_dir`.
+        pruner: whether trials stop early that are below the `median` of the others at the same evaluation, or
+            outside the best third of them after 2, 6, 18, ... evaluations (`asha`).
+        seed: of the draws.
+    """
+
+    space: dict[str, list[Any] | dict[str, Any]] = dataclasses.field(default_factory=dict)
+    trials: int = 20
+    storage: str | None = None
+    study: str | None = None
+    pruner: Literal["median", "asha", "none"] = "median"
+    seed: int = 0
+
+
+@dataclasses.dataclass
 class Recipe:
     """All sections of a recipe, in the order of the flow, with its own text for the checkpoint."""
 
@@ -258,4 +282,5 @@ class Recipe:
     adapter: AdapterConfig | None
     training: RecTrainingArguments
     evaluation: EvaluationConfig
+    tune: TuneConfig
     text: str = ""

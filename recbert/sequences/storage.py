@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from recbert.sequences.shards import write_shards
 from recbert.tokenizer import UNK_ID, ItemTokenizer, escape_item
 
 MANIFEST_FILE = "manifest.json"
+PARTS_FILE = "dataset_dict.json"
 FORMAT_VERSION = 1
 SHARD_BYTES = 1 << 29
 _ROWS = 1 << 16
@@ -59,7 +60,7 @@ def write_prepared(
         for name, part in data.items():
             blocks = _blocks_of(part) if isinstance(part, datasets.Dataset) else part
             write_shards(draft / name, blocks, SHARD_BYTES)
-        (draft / "dataset_dict.json").write_text(json.dumps({"splits": list(data)}), encoding="utf-8")
+        (draft / PARTS_FILE).write_text(json.dumps({"splits": list(data)}), encoding="utf-8")
         tokenizer.save_pretrained(draft / "tokenizer")
         written = _load_parts(draft)
         full = {
@@ -76,8 +77,14 @@ def write_prepared(
     return full
 
 
-def read_prepared(folder: str | PathLike[str]) -> tuple[datasets.DatasetDict, ItemTokenizer, dict[str, Any]]:
+def read_prepared(
+    folder: str | PathLike[str], parts: Collection[str] | None = None
+) -> tuple[datasets.DatasetDict, ItemTokenizer, dict[str, Any]]:
     """The parts, the tokenizer and the manifest that `write_prepared` wrote; the parts stay on disk.
+
+    Args:
+        folder: Where `write_prepared` wrote to.
+        parts: Those to read, as far as there are such; None for all. The others are not even opened.
 
     Raises:
         FileNotFoundError: There is no such folder, or it does not hold prepared data.
@@ -89,7 +96,7 @@ def read_prepared(folder: str | PathLike[str]) -> tuple[datasets.DatasetDict, It
             f"{folder} holds no prepared data (no {MANIFEST_FILE}): write it with write_prepared"
         )
     manifest = read_manifest(path)
-    return _load_parts(path), ItemTokenizer.from_pretrained(path / "tokenizer"), manifest
+    return _load_parts(path, parts), ItemTokenizer.from_pretrained(path / "tokenizer"), manifest
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -116,10 +123,13 @@ def _blocks_of(part: datasets.Dataset) -> Iterator[pa.Table]:
     yield from part.with_format("arrow").iter(_ROWS)
 
 
-def _load_parts(folder: Path) -> datasets.DatasetDict:
+def _load_parts(folder: Path, wanted: Collection[str] | None = None) -> datasets.DatasetDict:
     """The parts, mapped into memory."""
-    parts: datasets.DatasetDict = datasets.load_from_disk(str(folder), keep_in_memory=False)
-    return parts
+    names = json.loads((folder / PARTS_FILE).read_text(encoding="utf-8"))["splits"]
+    names = [name for name in names if wanted is None or name in wanted]
+    return datasets.DatasetDict(
+        {name: datasets.load_from_disk(str(folder / name), keep_in_memory=False) for name in names}
+    )
 
 
 def fingerprint_data(data: datasets.DatasetDict, tokenizer: ItemTokenizer) -> str:

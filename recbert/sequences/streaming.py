@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Collection
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,13 @@ from typing import Any
 import datasets
 from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
-from recbert.sequences.storage import MANIFEST_FILE, read_manifest
+from recbert.sequences.storage import MANIFEST_FILE, PARTS_FILE, read_manifest
 from recbert.tokenizer import ItemTokenizer
-
-_PARTS_FILE = "dataset_dict.json"
 
 
 def stream_prepared(
     folder: str | PathLike[str],
+    parts: Collection[str] | None = None,
 ) -> tuple[dict[str, datasets.Dataset | datasets.IterableDataset], ItemTokenizer, dict[str, Any]]:
     """The parts, the tokenizer and the manifest that `write_prepared` wrote; "train" is a stream.
 
@@ -26,6 +26,7 @@ def stream_prepared(
     Args:
         folder: a path, or a URL that fsspec opens, such as ``s3://bucket/films`` (with `s3fs` installed) or
             ``hf://datasets/owner/films``.
+        parts: those to read beside "train", as far as there are such; None for all.
 
     Raises:
         FileNotFoundError: There is no such folder, or it does not hold prepared data.
@@ -40,13 +41,14 @@ def stream_prepared(
             f"{folder} holds no prepared data (no {MANIFEST_FILE}): write it with `recbert prepare`"
         )
     with tempfile.TemporaryDirectory() as local:
-        for name in (MANIFEST_FILE, _PARTS_FILE):
+        for name in (MANIFEST_FILE, PARTS_FILE):
             system.get_file(f"{path}/{name}", f"{local}/{name}")
         system.get(f"{path}/tokenizer", f"{local}/tokenizer", recursive=True)
         manifest = read_manifest(Path(local))
-        names = json.loads(Path(local, _PARTS_FILE).read_text(encoding="utf-8"))["splits"]
+        names = json.loads(Path(local, PARTS_FILE).read_text(encoding="utf-8"))["splits"]
         tokenizer = ItemTokenizer.from_pretrained(f"{local}/tokenizer")
     files = [system.unstrip_protocol(file) for file in sorted(system.glob(f"{path}/train/*.arrow"))]
     train = datasets.load_dataset("arrow", data_files=files, split="train", streaming=True)
-    rest = {name: datasets.load_from_disk(f"{folder}/{name}") for name in names if name != "train"}
+    names = [name for name in names if name != "train" and (parts is None or name in parts)]
+    rest = {name: datasets.load_from_disk(f"{folder}/{name}") for name in names}
     return {"train": train, **rest}, tokenizer, manifest
