@@ -9,7 +9,7 @@ import torch
 import yaml
 from transformers import PreTrainedModel
 
-from recbert.checkpoint import CheckpointInfo, InputFormat, write_info
+from recbert.checkpoint import Anchoring, CheckpointInfo, InputFormat, write_info
 from recbert.checkpoint.card import build_model_card, build_snippet
 from recbert.recommender import Recommender
 from recbert.tokenizer import BOS_ID, FIRST_ITEM_ID, ItemTokenizer
@@ -109,15 +109,17 @@ def test_snippet_may_repeat_seen_items(
     assert answer == [tokenizer.item_ids[i] for i in scores.topk(10).indices]
 
 
+@pytest.mark.parametrize("anchoring", ["left", "right"])
 def test_snippet_puts_the_start_token_in_front(
+    anchoring: Anchoring,
     tmp_path: Path,
     tiny_gpt2: PreTrainedModel,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    info = info_for("next-item", input=InputFormat("next-item", 4, starts_with_bos=True))
+    info = info_for("next-item", input=InputFormat("next-item", 4, anchoring, starts_with_bos=True))
     tokenizer, model = save_checkpoint(tmp_path, tiny_gpt2, info)
-    history = ["oat", "jam", "never seen", "pot", "rye"]
+    history = ["never seen", "pot", "rye"] if anchoring == "right" else ["oat", "jam", "pot", "rye"]
     monkeypatch.setattr(sys, "argv", ["snippet.py", str(tmp_path), *history])
     exec(build_snippet(info, {}), {})
     printed = [line.rpartition(" ") for line in capsys.readouterr().out.splitlines()]
@@ -125,11 +127,13 @@ def test_snippet_puts_the_start_token_in_front(
     assert [item for item, _, _ in printed[:9]] == [item for item, _ in expected]
     assert [float(score) for _, _, score in printed[:9]] == pytest.approx([score for _, score in expected])
     with torch.no_grad():
-        known = tokenizer.encode(["jam", "pot", "rye"])
-        scores = model(input_ids=torch.tensor([[BOS_ID, *known]])).logits[0, -1]
+        known = tokenizer.encode(history[-2:] if anchoring == "right" else history[-3:])
+        positions = torch.arange(4)[-len(known) - 1 :][None]
+        scores = model(input_ids=torch.tensor([[BOS_ID, *known]]), position_ids=positions).logits[0, -1]
     assert expected[0][1] == pytest.approx(float(scores[tokenizer.encode([expected[0][0]])[0]]), abs=1e-5)
     card = build_model_card(info, {"model_type": "gpt2"})
     assert "`[BOS]`, then the latest 3 known items" in card
+    assert f"at positions {'..., 2, 3' if anchoring == 'right' else '0, 1, 2, ...'};" in card
 
 
 def test_card_says_what_counts() -> None:

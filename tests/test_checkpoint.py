@@ -128,7 +128,7 @@ def test_input_format_knows_the_added_token() -> None:
     [
         ({"objective": "nextitem", "max_length": 9}, "objective is 'nextitem': it must be"),
         ({"objective": "next-item", "max_length": 1}, "max_length is 1: it must be at least 2"),
-        ({"objective": "next-item", "max_length": 9, "anchoring": "right"}, "install a newer recbert"),
+        ({"objective": "next-item", "max_length": 9, "anchoring": "middle"}, "install a newer recbert"),
         ({"objective": "next-item", "max_length": 9, "time_encoding": "log"}, "install a newer recbert"),
         ({"objective": "masked-item", "max_length": 9, "starts_with_bos": True}, "use 'next-item'"),
     ],

@@ -13,6 +13,7 @@ from recbert.checkpoint import hash_base, read_info
 from recbert.commands.main import VERBS, main
 from recbert.recipe import load_recipe, recipe_parser
 from recbert.recommender import Recommender
+from recbert.sequences import read_prepared
 from tests.workspace import ITEMS, World, build_world, run_json, write_events, write_recipe
 
 
@@ -207,6 +208,37 @@ def test_finetuning_without_an_adapter_gives_a_whole_checkpoint(world: World, tm
     assert main(["finetune", "--config", str(world.lora_recipe), *options]) == 0
     AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     assert read_info(tmp_path / "model").base_hash is None
+
+
+def test_prefixes_behind_a_start_token_from_events_to_the_card(world: World, tmp_path: Path) -> None:
+    """Every event of the training part is a sample, the first one of a user too, and changed at random."""
+    options = {
+        "data.prepared": tmp_path / "prepared",
+        "sequences.windows": "prefix",
+        "objective.start_token": "true",
+        "objective.anchoring": "right",
+        "objective.augmentation.crop": 0.5,
+        "objective.augmentation.mask": 0.2,
+        "training.output_dir": tmp_path / "run",
+    }
+    command = [
+        "--config",
+        world.gpt2_recipe,
+        *(part for key in options for part in (f"--{key}", options[key])),
+    ]
+    for verb in ("prepare", "pretrain"):
+        assert main([verb, *map(str, command)]) == 0
+    train = read_prepared(tmp_path / "prepared")[0]["train"]
+    assert len(train) == 24 * 4  # of six events one is for validation and one for the test
+    assert max(map(len, train["input_ids"])) == 4
+    checkpoint = tmp_path / "run" / "model"
+    info = read_info(checkpoint)
+    assert (info.input.starts_with_bos, info.input.anchoring, info.input.history_length) == (True, "right", 4)
+    assert sum(info.popularity) == 24 * 4
+    assert "## Advice" in (tmp_path / "prepared" / "report" / "report.md").read_text(encoding="utf-8")
+    kept = (checkpoint / "recipe.yaml").read_text(encoding="utf-8")
+    assert "windows: prefix" in kept and "start_token: true" in kept
+    assert len(Recommender.from_pretrained(checkpoint).recommend(["jam", "pan"], 3)) == 3
 
 
 def test_a_second_run_replaces_the_first(world: World, tmp_path: Path) -> None:

@@ -45,6 +45,21 @@ def test_query_behind_a_start_token_holds_one_event_less() -> None:
     assert build_query([_ids(70)], STARTED).attention_mask is None
 
 
+@pytest.mark.parametrize("objective", ["next-item", "masked-item"])
+def test_positions_anchored_on_the_right_end_alike(objective: str) -> None:
+    left, right = (InputFormat(objective, 4, anchoring) for anchoring in ("left", "right"))  # type: ignore[arg-type]
+    histories = [_ids(69, 70, 71), _ids(70), _ids(69, 70, 71, 72, 73)]
+    plain, query = build_query(histories, left), build_query(histories, right)
+    assert query.input_ids.equal(plain.input_ids) and query.last.equal(plain.last)
+    assert not plain.beside and query.attention_mask is not None
+    positions = query.beside["position_ids"]
+    assert positions.gather(1, query.last[:, None]).tolist() == [[3], [3], [3]]
+    steps = positions.diff(dim=1)[query.attention_mask[:, 1:].bool()]
+    assert (steps == 1).all() and positions.max() == 3 and positions.min() >= 0
+    # The mask stays where all rows are equally long: without one, positions tell packed sequences apart.
+    assert build_query([_ids(69)], right).attention_mask is not None
+
+
 def test_unknown_items_take_no_place_in_a_query() -> None:
     query = build_query([_ids(69, 70, UNK, 71, UNK, 72, 73, UNK)], NEXT)
     assert query.input_ids.tolist() == [[70, 71, 72, 73]]

@@ -3,18 +3,16 @@
 from collections.abc import Sequence
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import BertForMaskedLM, GPT2LMHeadModel, PreTrainedModel
 
+from recbert.checkpoint import Anchoring
 from recbert.inputs import Draw, TrainBatch, TrainRows, build_query, pack
 from recbert.models import hidden_only, item_table
 from recbert.objectives import MaskedItem, NextItem
-from recbert.sequences import build_sequences
-from recbert.splits import split_events
 from recbert.tokenizer import ItemTokenizer
 
 MASK, BOS = 2, 3
@@ -41,7 +39,7 @@ def _label_only_loss(
     model: PreTrainedModel, objective: NextItem | MaskedItem, batch: dict[str, Tensor]
 ) -> Tensor:
     with hidden_only(model):
-        hidden = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        hidden = model(**{name: values for name, values in batch.items() if name != "labels"}).logits
     weight, bias = item_table(model)
     return objective.loss(hidden, weight, bias, batch["labels"])
 
@@ -78,12 +76,18 @@ def test_label_only_loss_is_dense_cross_entropy(
         torch.testing.assert_close(gradient, expected[parameter], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("anchoring", ["left", "right"])
 @pytest.mark.parametrize("name", ["next-item", "masked-item"])
 def test_batch_composition_and_padding_do_not_change_the_loss(
-    name: str, tokenizer: ItemTokenizer, tiny_gpt2: GPT2LMHeadModel, tiny_bert: BertForMaskedLM
+    name: str,
+    anchoring: Anchoring,
+    tokenizer: ItemTokenizer,
+    tiny_gpt2: GPT2LMHeadModel,
+    tiny_bert: BertForMaskedLM,
 ) -> None:
     model = tiny_gpt2 if name == "next-item" else tiny_bert
-    objective = NextItem(tokenizer, 16) if name == "next-item" else MaskedItem(tokenizer, 16)
+    kind = NextItem if name == "next-item" else MaskedItem
+    objective = kind(tokenizer, 16, anchoring=anchoring)
     with torch.no_grad():
         together = _label_only_loss(model, objective, objective.collate(ROWS))
         alone = [
@@ -146,15 +150,21 @@ def test_start_token_predicts_the_first_event_of_whole_histories(tokenizer: Item
     assert rows.is_target[:3].all()  # what was given is left as it was
 
 
+@pytest.mark.parametrize("anchoring", ["left", "right"])
 @pytest.mark.parametrize("start_token", [False, True])
-def test_query_is_the_last_position_of_training(tokenizer: ItemTokenizer, start_token: bool) -> None:
-    objective = NextItem(tokenizer, 4, start_token=start_token)
+def test_query_is_the_last_position_of_training(
+    tokenizer: ItemTokenizer, start_token: bool, anchoring: Anchoring
+) -> None:
+    objective = NextItem(tokenizer, 4, start_token=start_token, anchoring=anchoring)
     random = np.random.default_rng(0)
     for length in range(2, 9):
         history = random.integers(69, 74, length)
         batch = objective.collate(_rows((tuple(history.tolist()), "")))
         query = build_query([history[:-1]], objective.input_format)
         assert torch.equal(batch["input_ids"], query.input_ids)
+        assert ("position_ids" in batch) == ("position_ids" in query.beside) == (anchoring == "right")
+        for name, values in query.beside.items():
+            assert torch.equal(batch[name], values)
         assert batch["labels"][0, -1] == history[-1]
 
 
@@ -250,24 +260,3 @@ def test_later_events_do_not_move_earlier_predictions(
         hidden = tiny_gpt2(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     torch.testing.assert_close(hidden[0, :3], hidden[1, :3])
     assert not torch.allclose(hidden[0, 3], hidden[1, 3])
-
-
-@pytest.mark.parametrize("windows", ["last", "sliding", "prefix"])
-@pytest.mark.parametrize("objective_class", [NextItem, MaskedItem])
-def test_no_future_event_reaches_a_training_window(
-    objective_class: type[NextItem | MaskedItem], windows: str, events: pl.DataFrame
-) -> None:
-    train, valid, test = split_events(events, "temporal", cuts=(300, 450))
-    tokenizer = ItemTokenizer.from_items(events)
-    data = build_sequences(train, valid, test, tokenizer=tokenizer, max_length=2, windows=windows)
-    objective = objective_class(tokenizer, 2)
-    rows = TrainRows(data["train"], least=objective.least_events, seed=0)
-    early = events.filter(pl.col("timestamp") < 300)
-    allowed = [set(tokenizer.encode(part["item_id"])) for _, part in early.group_by("user_id")]
-    assert len(rows) > 0
-    for index in range(len(rows)):
-        batch = objective.collate(rows.__getitems__(Draw(np.array([index]), 0)))
-        seen = [*batch["input_ids"].flatten().tolist(), *batch["labels"].flatten().tolist()]
-        events_in = {token for token in seen if token >= 69}
-        assert any(events_in <= history for history in allowed)
-    assert max(max(row["timestamps"]) for row in data["train"]) < 300

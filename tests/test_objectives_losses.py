@@ -107,6 +107,44 @@ def test_gradient_is_taken_once() -> None:
         loss.backward()
 
 
+# Label smoothing
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("rows", [0, 1, 150])
+def test_smoothed_labels_are_a_dense_target(rows: int, with_bias: bool, dtype: torch.dtype) -> None:
+    size, smoothing = 300, 0.2
+    tensors = _tensors(rows, size, with_bias, dtype)
+    labels = torch.randint(FIRST_ITEM_ID, size, (rows,))
+    target = torch.zeros(rows, size, dtype=dtype)  # (N, V)
+    target[:, FIRST_ITEM_ID:] = smoothing / (size - FIRST_ITEM_ID)
+    target[torch.arange(rows), labels] += 1 - smoothing
+    dense = -(target * functional.linear(*tensors).log_softmax(1)).sum()  # type: ignore[arg-type]
+    ours = FullSoftmax(smoothing)(*tensors, labels)  # type: ignore[arg-type]
+    assert ours.dtype == dtype
+    assert ours.item() == pytest.approx(dense.item(), rel=1e-5)
+    if rows:
+        pairs = zip(_gradients(3 * ours, tensors), _gradients(3 * dense, tensors), strict=True)
+        for mine, plain in pairs:
+            torch.testing.assert_close(mine, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_smoothed_labels_in_bfloat16() -> None:
+    tensors = _tensors(40, 200, True, torch.bfloat16)
+    labels = torch.randint(FIRST_ITEM_ID, 200, (40,))
+    wide = [None if tensor is None else tensor.float() for tensor in tensors]
+    loss = FullSoftmax(0.1)(*tensors, labels)  # type: ignore[arg-type]
+    assert loss.item() == pytest.approx(FullSoftmax(0.1)(*wide, labels).item(), rel=0.02)  # type: ignore[arg-type]
+    assert all(gradient.dtype == torch.bfloat16 for gradient in _gradients(loss, tensors))
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0])
+def test_label_smoothing_has_a_range(smoothing: float) -> None:
+    with pytest.raises(ValueError, match=f"label_smoothing is {smoothing}"):
+        FullSoftmax(smoothing)
+
+
 # Fused kernels, which need a GPU to run
 
 
@@ -136,11 +174,12 @@ class _Given:
     """A sampler whose draws are known."""
 
     num_items = 30
+    from_batch = False
 
     def __init__(self, token_ids: list[int], log_q: list[float]) -> None:
         self.token_ids, self.log_q = torch.tensor(token_ids), torch.tensor(log_q)
 
-    def draw(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def draw(self, count: int, labels: Tensor) -> tuple[Tensor, Tensor]:
         assert count == len(self.token_ids)
         return self.token_ids, self.log_q
 
@@ -185,18 +224,18 @@ def test_sampled_denominator_estimates_the_full_one() -> None:
 def test_draws_are_items_and_follow_the_global_seed() -> None:
     sampler = UniformSampler(5)
     torch.manual_seed(3)
-    tokens, log_q = sampler.draw(500, torch.device("cpu"))
+    tokens, log_q = sampler.draw(500, torch.empty(0))
     assert set(tokens.tolist()) == set(range(FIRST_ITEM_ID, FIRST_ITEM_ID + 5))
     assert log_q.tolist() == pytest.approx([-math.log(5)] * 500)
     torch.manual_seed(3)
-    assert torch.equal(sampler.draw(500, torch.device("cpu"))[0], tokens)
+    assert torch.equal(sampler.draw(500, torch.empty(0))[0], tokens)
 
 
 def test_popularity_draws_follow_the_counts_to_a_power() -> None:
     counts = np.array([99, 0, 24, 3], dtype=np.int64)
     for power, weights in ((1.0, [100, 1, 25, 4]), (0.5, [10, 1, 5, 2]), (0.0, [1, 1, 1, 1])):
         torch.manual_seed(0)
-        tokens, log_q = PopularitySampler(counts, power).draw(20_000, torch.device("cpu"))
+        tokens, log_q = PopularitySampler(counts, power).draw(20_000, torch.empty(0))
         shares = np.array(weights) / sum(weights)
         found = np.bincount(tokens.numpy() - FIRST_ITEM_ID, minlength=4) / 20_000
         np.testing.assert_allclose(found, shares, atol=0.01)

@@ -77,7 +77,7 @@ UNKNOWN = [
     ),
     ({"adapter": {"alhpa": 1}}, "'adapter.alhpa': did you mean 'adapter.alpha'?"),
     ({"split": {"cohort": {"kep": "first"}}}, "'split.cohort.kep': did you mean 'split.cohort.keep'?"),
-    ({"objective": {"xyz": 1}}, "'objective.xyz': allowed are augmentation, horizon, "),
+    ({"objective": {"xyz": 1}}, "'objective.xyz': allowed are "),
     ({"zzzzzzzz": 1}, "'zzzzzzzz': allowed are adapter, "),
 ]
 

@@ -205,6 +205,31 @@ def test_model_that_looks_the_wrong_way_is_refused(tmp_path: Path) -> None:
             )
 
 
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [
+        ("llama", "llama takes no notice"),
+        ("mamba", "mamba takes no positions"),
+        ("gru", "recbert-recurrent takes no notice"),
+    ],
+)
+def test_right_anchoring_needs_positions_that_are_learned(family: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        RecTrainer(
+            tiny_model("next-item", family=family),
+            tiny_arguments(tmp_path),
+            objective=NextItem(TOKENIZER, MAX_LENGTH, anchoring="right"),
+            data={"train": TRAIN},
+        )
+    with pytest.raises(ValueError, match="packing is true and anchoring 'right'"):
+        RecTrainer(
+            tiny_model("next-item"),
+            tiny_arguments(tmp_path, packing=True),
+            objective=NextItem(TOKENIZER, MAX_LENGTH, anchoring="right"),
+            data={"train": TRAIN},
+        )
+
+
 def test_model_too_small_is_refused(tmp_path: Path) -> None:
     more = ItemTokenizer.from_items([*ITEMS, "one more"])
     for objective, message in (

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from recbert.adapters import add_lora
-from recbert.checkpoint import CheckpointInfo, hash_base, read_info
+from recbert.checkpoint import Anchoring, CheckpointInfo, hash_base, read_info
 from recbert.models import build_model
 from recbert.objectives import NextItem
 from recbert.recommender import Recommender
@@ -93,8 +93,9 @@ def test_saved_folder_is_a_plain_transformers_checkpoint(objective: str, tmp_pat
     assert "leave-one-out" in (folder / "README.md").read_text()
 
 
-def test_start_token_trains_and_serves_alike(tmp_path: Path) -> None:
-    objective = NextItem(TOKENIZER, MAX_LENGTH, start_token=True)
+@pytest.mark.parametrize("anchoring", ["left", "right"])
+def test_start_token_trains_and_serves_alike(anchoring: Anchoring, tmp_path: Path) -> None:
+    objective = NextItem(TOKENIZER, MAX_LENGTH, start_token=True, anchoring=anchoring)
     trainer = RecTrainer(
         tiny_model("next-item"),
         tiny_arguments(tmp_path / "run", num_train_epochs=6),
@@ -108,8 +109,10 @@ def test_start_token_trains_and_serves_alike(tmp_path: Path) -> None:
     recommender = Recommender.from_pretrained(tmp_path / "films")
     for history in (ITEMS[2:5], ITEMS[1:] + ITEMS[:2]):
         tokens = [3, *TOKENIZER.encode(history)[1 - MAX_LENGTH :]]
+        first = 0 if anchoring == "left" else MAX_LENGTH - len(tokens)
+        positions = torch.arange(first, first + len(tokens))[None]
         with torch.no_grad():
-            scores = model(input_ids=torch.tensor([tokens])).logits[0, -1, 69:]
+            scores = model(input_ids=torch.tensor([tokens]), position_ids=positions).logits[0, -1, 69:]
         answer = recommender.recommend(history, 12, filter_seen=False)
         assert [item for item, _ in answer] == [ITEMS[index] for index in scores.argsort(descending=True)]
         assert answer == _answer(trainer, history)

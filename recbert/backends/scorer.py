@@ -68,9 +68,7 @@ class TorchScorer:
         """Give the hidden states (B, D) of one padded batch."""
         query = build_query(histories, self.input_format)
         device = self.model.device
-        inputs: dict[str, Any] = {"input_ids": query.input_ids.to(device)}
-        if query.attention_mask is not None:
-            inputs["attention_mask"] = query.attention_mask.to(device)
+        inputs: dict[str, Any] = query.inputs(device)
         if self._caches:
             inputs["use_cache"] = False  # keys and values are read once
         last = query.last.to(device)

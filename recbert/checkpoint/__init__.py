@@ -4,6 +4,7 @@ from recbert.checkpoint.folder import hash_base, hash_file, write_folder, write_
 from recbert.checkpoint.info import (
     INFO_FILE,
     POPULARITY_FILE,
+    Anchoring,
     CheckpointInfo,
     InputFormat,
     ObjectiveName,
@@ -15,6 +16,7 @@ from recbert.checkpoint.info import (
 __all__ = [
     "INFO_FILE",
     "POPULARITY_FILE",
+    "Anchoring",
     "CheckpointInfo",
     "InputFormat",
     "ObjectiveName",

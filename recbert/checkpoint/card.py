@@ -35,7 +35,7 @@ model = {model}.eval()
 info = json.load(open(cached_file(name, "recbert.json"), encoding="utf-8"))
 known = [i for i in tokenizer.convert_tokens_to_ids(tokens(history)) if i != tokenizer.unk_token_id]
 with torch.no_grad():
-    scores = model(input_ids=torch.tensor([{query}])).logits[0, -1].float()
+    scores = model(input_ids=torch.tensor([{query}]){beside}).logits[0, -1].float()
 scores[:69] = -torch.inf  # tokens that are not items
 scores[{blocked}tokenizer.convert_tokens_to_ids(tokens(info["deny_list"]))] = -torch.inf
 for score, token_id in zip(*scores.topk(min(10, len(scores)))):
@@ -56,7 +56,7 @@ ids = [text[start:end].decode() for start, end in zip(ends, ends[1:])]
 places = {{item: place for place, item in enumerate(ids)}}
 known = [69 + places[item] for item in history if item in places]  # the first 69 tokens are not items
 with torch.no_grad():
-    scores = model(input_ids=torch.tensor([{query}])).logits[0, -1, 69:].float()
+    scores = model(input_ids=torch.tensor([{query}]){beside}).logits[0, -1, 69:].float()
 scores[[places[item] for item in {blocked}info["deny_list"] if item in places]] = -torch.inf
 for score, place in zip(*scores.topk(min(10, len(scores)))):
     print(ids[int(place)], float(score))
@@ -138,10 +138,18 @@ def build_snippet(info: CheckpointInfo, config_json: dict[str, Any], base: str |
     if info.input.starts_with_bos:
         query = f"[{BOS_ID if large else 'tokenizer.bos_token_id'}] + {query}"
     mask, seen = (f"[{MASK_ID}]", "history") if large else ("[tokenizer.mask_token_id]", "known")
+    query = f"{query} + {mask}" if info.input.append_mask else query
+    beside = ""
+    if info.input.anchoring == "right":
+        query = f"query := {query}"
+        end = info.input.max_length
+        beside = f", position_ids=torch.arange({end} - len(query), {end})[None]"
+        beside += ", attention_mask=torch.ones(1, len(query))"
     source = (_LARGE_SNIPPET if large else _SNIPPET).format(
         imports="\n".join(imports),
         model=model,
-        query=f"{query} + {mask}" if info.input.append_mask else query,
+        query=query,
+        beside=beside,
         blocked=f"{seen} + " if info.filter_seen else "",
     )
     return source.strip()
@@ -214,13 +222,15 @@ def _usage(info: CheckpointInfo, config_json: dict[str, Any], base: str | None) 
 def _input_format(info: CheckpointInfo) -> str:
     """Write how a history becomes model input."""
     last = "`[MASK]`, appended" if info.input.append_mask else "the latest event"
+    end = info.input.max_length - 1
+    positions = "0, 1, 2, ..." if info.input.anchoring == "left" else f"..., {end - 1}, {end}"
     first = "`[BOS]`, then the" if info.input.starts_with_bos else "The"
     deny = f"{len(info.deny_list)} items on the deny-list are never recommended. " if info.deny_list else ""
     seen = "left out of the answer" if info.filter_seen else "allowed in the answer"
     return (
         "## Input\n\n"
         f"{first} latest {info.input.history_length} known items of a history, the oldest first, at "
-        "positions 0, 1, 2, ...; unknown items are skipped. "
+        f"positions {positions}; unknown items are skipped. "
         f"The prediction is read at the last position: {last}. "
         f"Items of the history are {seen}. {deny}"
         "White space, `%` and the spellings of special tokens inside item ids are percent-encoded. "

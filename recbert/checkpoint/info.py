@@ -22,6 +22,7 @@ POPULARITY_FILE = "popularity.safetensors"
 FORMAT_VERSION = 1
 
 ObjectiveName = Literal["masked-item", "next-item"]
+Anchoring = Literal["left", "right"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,14 +32,15 @@ class InputFormat:
     Attributes:
         objective: `next-item` predicts at the last event; `masked-item` appends `[MASK]` and predicts there.
         max_length: positions the model sees at most, the added `[BOS]` or `[MASK]` counted in.
-        anchoring: `left`: the first event kept has position 0 and padding follows the last one.
+        anchoring: `left`: the first input has position 0. `right`: the last one has `max_length - 1`. Padding
+            follows the last one in both.
         time_encoding: None: order only.
         starts_with_bos: whether `[BOS]` stands in front of the events; `next-item` only.
     """
 
     objective: ObjectiveName
     max_length: int
-    anchoring: Literal["left"] = "left"
+    anchoring: Anchoring = "left"
     time_encoding: None = None
     starts_with_bos: bool = False
 
@@ -48,10 +50,11 @@ class InputFormat:
             raise ValueError(f"objective is {self.objective!r}: it must be 'masked-item' or 'next-item'")
         if self.max_length < 2:
             raise ValueError(f"max_length is {self.max_length}: it must be at least 2")
-        if self.anchoring != "left" or self.time_encoding is not None:
+        if self.anchoring not in ("left", "right") or self.time_encoding is not None:
             raise ValueError(
                 f"anchoring {self.anchoring!r} with time_encoding {self.time_encoding!r} is unknown to this "
-                "version of recbert, which reads 'left' without time encoding: install a newer recbert"
+                "version of recbert, which reads 'left' or 'right' without time encoding: install a newer "
+                "recbert"
             )
         if self.starts_with_bos and self.append_mask:
             raise ValueError(

@@ -32,7 +32,7 @@ from recbert.tokenizer import ItemTokenizer
 logger = logging.getLogger(__name__)
 
 _PARTS = {"valid": "validation", "test": "test"}
-COLUMNS = ("hit@10", "ndcg@10", "mrr@10", "coverage@10")
+COLUMNS = ("hit@10", "ndcg@10", "debiased-ndcg@10", "mrr@10", "coverage@10")
 
 
 def run(arguments: list[str]) -> int:

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, set_seed
 
 from recbert.adapters import add_lora, parameter_counts
 from recbert.checkpoint import find_file, read_info
+from recbert.commands.losses import check_loss
 from recbert.commands.session import objective_of, read_training_data, train
 from recbert.hub import fetch
 from recbert.recipe import AdapterConfig, Recipe, load_recipe, recipe_parser
@@ -28,6 +29,7 @@ def run(arguments: list[str]) -> int:
         The exit code.
     """
     recipe, _ = load_recipe(recipe_parser("finetune"), arguments)
+    check_loss(recipe)
     data, tokenizer, manifest = read_training_data(recipe)
     set_seed(recipe.training.seed)  # of the adapter's first weights; the Trainer seeds what follows
     model = adapted_model(recipe, tokenizer)
@@ -76,11 +78,12 @@ def _load_base(recipe: Recipe, tokenizer: ItemTokenizer) -> PreTrainedModel:
             f"objective.name is {recipe.objective.name!r} and {base} was trained with "
             f"{info.input.objective!r}: use the base's"
         )
-    if info.input.starts_with_bos != recipe.objective.start_token:
-        raise ValueError(
-            f"objective.start_token is {recipe.objective.start_token} and {base} was trained with "
-            f"{info.input.starts_with_bos}: use the base's"
-        )
+    for key, made in (("start_token", info.input.starts_with_bos), ("anchoring", info.input.anchoring)):
+        wanted = getattr(recipe.objective, key)
+        if wanted != made:
+            raise ValueError(
+                f"objective.{key} is {wanted} and {base} was trained with {made}: use the base's"
+            )
     if recipe.model.shard_items:
         if recipe.adapter is not None:
             raise ValueError("the recipe has an adapter and model.shard_items: drop one of them")

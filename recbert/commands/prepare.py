@@ -61,7 +61,7 @@ def run(arguments: list[str]) -> int:
             valid,
             test,
             tokenizer=tokenizer,
-            max_length=recipe.sequences.max_length,
+            max_length=recipe.sequences.max_length - recipe.objective.start_token,
             windows=recipe.sequences.windows,
             stride=recipe.sequences.stride,
         )

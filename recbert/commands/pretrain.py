@@ -2,6 +2,7 @@
 
 from transformers import PreTrainedModel, set_seed
 
+from recbert.commands.losses import check_loss
 from recbert.commands.session import objective_of, read_training_data, train
 from recbert.models import build_model
 from recbert.recipe import Recipe, load_recipe, recipe_parser
@@ -21,6 +22,7 @@ def run(arguments: list[str]) -> int:
     recipe, _ = load_recipe(recipe_parser("pretrain"), arguments)
     if recipe.model.base is not None or recipe.adapter is not None:
         raise ValueError("the recipe has model.base or adapter: run `recbert finetune` with it")
+    check_loss(recipe)
     data, tokenizer, manifest = read_training_data(recipe)
     set_seed(recipe.training.seed)  # of the first weights; the Trainer seeds what follows
     model = new_model(recipe, tokenizer)
@@ -46,6 +48,7 @@ def new_model(recipe: Recipe, tokenizer: ItemTokenizer) -> PreTrainedModel:
         intermediate_size=size.intermediate_size,
         dropout=size.dropout,
         max_length=recipe.sequences.max_length,
+        tie_items=size.tie_items,
         mimetic=size.mimetic,
     )
     if size.shard_items:

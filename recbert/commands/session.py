@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from recbert.inputs import TrainRows
-from recbert.objectives import MaskedItem, NextItem, PopularitySampler, SampledSoftmax, UniformSampler
-from recbert.objectives.losses import Sampler
+from recbert.commands.losses import build_loss
+from recbert.objectives import MaskedItem, NextItem
 from recbert.recipe import Recipe, replace_sections
 from recbert.sequences import read_prepared, stream_prepared
 from recbert.tokenizer import ItemTokenizer
@@ -72,18 +71,17 @@ def objective_of(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> NextIt
         train: their training part, whose items a popularity sampler counts.
 
     Raises:
-        ValueError: the sampler needs counts that a stream does not have.
+        ValueError: two keys of the recipe do not go together.
     """
     length = recipe.sequences.max_length
-    loss = None
-    if recipe.objective.loss == "sampled":
-        loss = SampledSoftmax(recipe.objective.negatives, sampler=_sampler_of(recipe, tokenizer, train))
+    loss = build_loss(recipe, tokenizer, train)
     if recipe.objective.name == "next-item":
         return NextItem(
             tokenizer,
             length,
             start_token=recipe.objective.start_token,
             horizon=recipe.objective.horizon,
+            anchoring=recipe.objective.anchoring,
             augmentation=recipe.objective.augmentation,
             loss=loss,
         )
@@ -95,21 +93,10 @@ def objective_of(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> NextIt
         length,
         mask_rate=recipe.objective.mask_rate,
         last_item_share=recipe.objective.last_item_share,
+        anchoring=recipe.objective.anchoring,
         augmentation=recipe.objective.augmentation,
         loss=loss,
     )
-
-
-def _sampler_of(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> Sampler:
-    """Build the sampler of negatives of a recipe."""
-    if recipe.objective.sampler == "uniform":
-        return UniformSampler(tokenizer.num_items)
-    if recipe.data.streaming:
-        raise ValueError(
-            "sampler is 'popularity', which counts the training events before training, but data.streaming "
-            "reads them only once: take 'uniform', or read the data from a folder without streaming"
-        )
-    return PopularitySampler(TrainRows(train, least=1, seed=0).count_items(tokenizer.num_items))
 
 
 def train(

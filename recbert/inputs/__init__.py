@@ -7,6 +7,7 @@ from recbert.inputs.augmentation import Augmentation
 from recbert.inputs.draws import uniform
 from recbert.inputs.packing import pack
 from recbert.inputs.padding import TokenIds, lay_out, present_places
+from recbert.inputs.positions import add_positions
 from recbert.inputs.query import Query, build_query, count_known, known_items
 from recbert.inputs.targets import Target, TargetRows, group_by_length
 from recbert.inputs.training import Draw, TrainBatch, TrainRows, add_counts
@@ -21,6 +22,7 @@ __all__ = [
     "TrainBatch",
     "TrainRows",
     "add_counts",
+    "add_positions",
     "build_query",
     "count_known",
     "group_by_length",

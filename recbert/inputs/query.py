@@ -1,6 +1,6 @@
 """The input that asks a model for the next item of each history."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 
 from recbert.checkpoint import InputFormat
 from recbert.inputs.padding import TokenIds, lay_out, present_places, ranges
+from recbert.inputs.positions import add_positions
 from recbert.tokenizer import BOS_ID, FIRST_ITEM_ID, MASK_ID, PAD_ID
 
 
@@ -19,11 +20,18 @@ class Query(NamedTuple):
         attention_mask: (B, L) int64, 1 at real tokens; None where all rows are equally long: they need no
             mask, and attend faster without.
         last: (B,) int64, the position whose hidden state predicts.
+        beside: what else the checkpoint's format adds, by the model's argument names.
     """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor | None
     last: torch.Tensor
+    beside: Mapping[str, torch.Tensor] = {}  # noqa: RUF012  # nobody writes to it
+
+    def inputs(self, device: torch.device) -> dict[str, torch.Tensor]:
+        """Give the arguments of the model's forward, on its device."""
+        named = {"input_ids": self.input_ids, "attention_mask": self.attention_mask, **self.beside}
+        return {name: values.to(device) for name, values in named.items() if values is not None}
 
 
 def known_items(history: TokenIds) -> TokenIds:
@@ -73,5 +81,9 @@ def build_query(histories: Sequence[TokenIds], input_format: InputFormat) -> Que
         latest = np.insert(latest, np.cumsum(lengths), MASK_ID)
         lengths = lengths + 1
     present = present_places(lengths)
-    mask = None if present.all() else torch.from_numpy(present.astype(np.int64))
-    return Query(torch.from_numpy(lay_out(latest, present, PAD_ID)), mask, torch.from_numpy(lengths - 1))
+    input_ids, last = torch.from_numpy(lay_out(latest, present, PAD_ID)), torch.from_numpy(lengths - 1)
+    mask = torch.from_numpy(present.astype(np.int64))
+    if input_format.anchoring == "left":
+        return Query(input_ids, None if present.all() else mask, last)
+    inputs = add_positions({"input_ids": input_ids, "attention_mask": mask}, input_format)
+    return Query(input_ids, mask, last, {"position_ids": inputs["position_ids"]})

@@ -3,12 +3,13 @@
 from recbert.models.build import build_model, check_fits
 from recbert.models.cut import last_only
 from recbert.models.families import default_lora_targets, supported_families
-from recbert.models.head import hidden_only, item_head, item_logits, item_table
+from recbert.models.head import freeze_spare_bias, hidden_only, item_head, item_logits, item_table
 
 __all__ = [
     "build_model",
     "check_fits",
     "default_lora_targets",
+    "freeze_spare_bias",
     "hidden_only",
     "item_head",
     "item_logits",

@@ -17,6 +17,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from recbert.models.families import FAMILIES, OTHER, Family, find_family
+from recbert.models.head import item_head
 from recbert.models.initial import start_mimetic
 from recbert.models.probe import probe_model
 from recbert.recurrent import CELLS, RecurrentConfig, RecurrentForCausalLM
@@ -38,6 +39,7 @@ class _Sizes:
     intermediate_size: int | None
     dropout: float
     max_length: int
+    tie_items: bool
 
     def __post_init__(self) -> None:
         names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_length")
@@ -60,6 +62,7 @@ def build_model(
     intermediate_size: int | None = None,
     dropout: float = 0.1,
     max_length: int = 200,
+    tie_items: bool = True,
     mimetic: bool = False,
 ) -> PreTrainedModel:
     """A freshly initialised model of a family whose vocabulary are the items of `tokenizer`.
@@ -75,6 +78,8 @@ def build_model(
             width (default 2 *), for "lstm" and "gru" the width of the recurrent state (default 1 *).
         dropout: given to every dropout the family has; what it cannot reach is logged.
         max_length: positions the model must hold, an appended [MASK] included.
+        tie_items: whether items as input and items as candidates share one table. Two tables nearly double
+            the model and lose the help that each gives the other, so try them where items are frequent.
         mimetic: start every attention layer as an average of the vectors it attends to; see
             `recbert.models.initial`.
 
@@ -90,6 +95,7 @@ def build_model(
         intermediate_size,
         dropout,
         max_length,
+        tie_items,
     )
     row = find_family(family, objective)
     if mimetic and not row.attention_values:
@@ -158,6 +164,7 @@ def _build_recurrent(cell: str, tokenizer: ItemTokenizer, sizes: _Sizes) -> PreT
         recurrent_size=sizes.intermediate_size or sizes.hidden_size,
         num_hidden_layers=sizes.num_hidden_layers,
         dropout=sizes.dropout,
+        tie_word_embeddings=sizes.tie_items,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -172,7 +179,7 @@ def _build_config(
     default = AutoConfig.for_model(family)
     values: dict[str, object] = {
         "vocab_size": sizes.vocab_size,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": sizes.tie_items,
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -237,7 +244,8 @@ def _check_names(family: str, default: PreTrainedConfig, values: dict[str, objec
 
 def _check_table(model: PreTrainedModel, family: str, sizes: _Sizes) -> None:
     """Checks on the built model what its configuration promised."""
-    rows, width = cast(nn.Embedding, model.get_input_embeddings()).weight.shape
+    table = cast(nn.Embedding, model.get_input_embeddings()).weight
+    rows, width = table.shape
     positions = model_positions(model.config)
     got = {
         "vocab_size": rows,
@@ -248,6 +256,8 @@ def _check_table(model: PreTrainedModel, family: str, sizes: _Sizes) -> None:
     for name, value in got.items():
         if value != getattr(sizes, name):
             raise ValueError(f"family={family!r} ignores {name}={getattr(sizes, name)} and uses {value}.")
+    if not sizes.tie_items and item_head(model).weight is table:
+        raise ValueError(f"family={family!r} ignores tie_items=False and has one table: leave it True.")
     if model.config.hidden_size != sizes.hidden_size:
         raise ValueError(
             f"family={family!r} ignores hidden_size={sizes.hidden_size} and uses {model.config.hidden_size}."

@@ -43,6 +43,22 @@ def item_table(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
     return head.weight, cast("torch.Tensor | None", getattr(head, "bias", None))
 
 
+def freeze_spare_bias(model: nn.Module) -> None:
+    """Exclude from training the second name of the head's bias, which unties together with the item tables.
+
+    Families such as bert declare the item bias twice and use one of the two. Data parallelism would wait for
+    a gradient of the other, which never comes.
+
+    Args:
+        model: a model with one or two item tables; with one, both names mean one bias and nothing changes.
+    """
+    head = item_head(model)
+    for owner in model.modules():
+        spare = owner._parameters.get("bias")
+        if spare is not None and spare is not head.bias and any(child is head for child in owner.children()):
+            spare.requires_grad_(False)
+
+
 def _identity(hidden: torch.Tensor) -> torch.Tensor:
     return hidden
 

@@ -5,9 +5,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recbert.checkpoint import InputFormat
-from recbert.inputs import Augmentation, TrainBatch, lay_out, present_places, uniform
-from recbert.objectives.losses import FullSoftmax, SampledSoftmax, labelled
+from recbert.checkpoint import Anchoring, InputFormat
+from recbert.inputs import Augmentation, TrainBatch, add_positions, lay_out, present_places, uniform
+from recbert.objectives.losses import FullSoftmax, Loss, labelled
 from recbert.tokenizer import MASK_ID, PAD_ID, ItemTokenizer
 
 
@@ -25,9 +25,10 @@ class MaskedItem:
         max_length: positions that the model sees at most, the appended `[MASK]` counted in.
         mask_rate: probability of masking an event, in (0, 1).
         last_item_share: share of rows that mask only the last event, in [0, 1].
+        anchoring: whether learned positions are counted from the `left` or from the `right` end of what the
+            model sees.
         augmentation: random changes of the sequences before the masks; None for none.
-        loss: `FullSoftmax`, which None stands for, or `SampledSoftmax` for catalogues of hundreds of
-            thousands of items.
+        loss: `FullSoftmax`, which None stands for, or one over a sample of the catalogue.
 
     Raises:
         ValueError: a rate outside its range, or an augmentation that masks too.
@@ -42,8 +43,9 @@ class MaskedItem:
         *,
         mask_rate: float = 0.2,
         last_item_share: float = 0.1,
+        anchoring: Anchoring = "left",
         augmentation: Augmentation | None = None,
-        loss: FullSoftmax | SampledSoftmax | None = None,
+        loss: Loss | None = None,
     ) -> None:
         if not 0 < mask_rate < 1:
             raise ValueError(f"mask_rate is {mask_rate}: it must be above 0 and below 1")
@@ -55,11 +57,11 @@ class MaskedItem:
                 "set mask_rate"
             )
         self.tokenizer = tokenizer
-        self.input_format = InputFormat("masked-item", max_length)
+        self.input_format = InputFormat("masked-item", max_length, anchoring=anchoring)
         self.mask_rate = mask_rate
         self.last_item_share = last_item_share
         self._augmentation = augmentation or Augmentation()
-        self._loss = loss or FullSoftmax()
+        self.loss_function = loss or FullSoftmax()
 
     def collate(self, batch: TrainBatch) -> dict[str, Tensor]:
         """Lay sequences out as model input with labels.
@@ -71,18 +73,19 @@ class MaskedItem:
             batch: B training sequences.
 
         Returns:
-            `input_ids`, `attention_mask` and `labels`, each (B, L) int64; labels are -100 where nothing is
-            masked.
+            `input_ids`, `attention_mask` and `labels`, each (B, L) int64, and `position_ids` where they are
+            anchored on the right; labels are -100 where nothing is masked.
         """
         batch = self._augmentation.rearrange(batch).last(self.input_format.max_length)
         present = present_places(batch.lengths)  # (B, L)
         tokens = lay_out(batch.tokens, present, PAD_ID)
         mask = self._mask(batch, lay_out(batch.is_target, present, False))
-        return {
+        inputs = {
             "input_ids": torch.from_numpy(np.where(mask, MASK_ID, tokens)),
             "attention_mask": torch.from_numpy(present.astype(np.int64)),
             "labels": torch.from_numpy(np.where(mask, tokens, -100)),
         }
+        return add_positions(inputs, self.input_format)
 
     def _mask(self, batch: TrainBatch, is_target: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Choose the events to mask, (B, L): at least one of the targets of each row that has any."""
@@ -114,5 +117,5 @@ class MaskedItem:
         Returns:
             A scalar, in nats.
         """
-        hidden, labels = labelled(hidden, labels)
-        return self._loss(hidden, weight, bias, labels)
+        hidden, labels, rows = labelled(hidden, labels)
+        return self.loss_function(hidden, weight, bias, labels, rows)

@@ -5,9 +5,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recbert.checkpoint import InputFormat
-from recbert.inputs import Augmentation, TrainBatch, lay_out, present_places, uniform
-from recbert.objectives.losses import FullSoftmax, SampledSoftmax, labelled
+from recbert.checkpoint import Anchoring, InputFormat
+from recbert.inputs import Augmentation, TrainBatch, add_positions, lay_out, present_places, uniform
+from recbert.objectives.losses import FullSoftmax, Loss, labelled
 from recbert.tokenizer import BOS_ID, MASK_ID, PAD_ID, ItemTokenizer
 
 _AHEAD = 4
@@ -31,9 +31,10 @@ class NextItem:
         horizon: a position predicts a random one of this many events after it, another one in every epoch;
             1 for the next one. More is for lists that serve a while: the dense all-action loss of Pancha et
             al., "PinnerFormer", 2022.
+        anchoring: whether learned positions are counted from the `left` or from the `right` end of what the
+            model sees.
         augmentation: random changes of the sequences; None for none.
-        loss: `FullSoftmax`, which None stands for, or `SampledSoftmax` for catalogues of hundreds of
-            thousands of items.
+        loss: `FullSoftmax`, which None stands for, or one over a sample of the catalogue.
 
     Raises:
         ValueError: `horizon` below 1.
@@ -46,17 +47,20 @@ class NextItem:
         *,
         start_token: bool = False,
         horizon: int = 1,
+        anchoring: Anchoring = "left",
         augmentation: Augmentation | None = None,
-        loss: FullSoftmax | SampledSoftmax | None = None,
+        loss: Loss | None = None,
     ) -> None:
         if horizon < 1:
             raise ValueError(f"horizon is {horizon}: it must be at least 1, which is the next event")
         self.tokenizer = tokenizer
-        self.input_format = InputFormat("next-item", max_length, starts_with_bos=start_token)
+        self.input_format = InputFormat(
+            "next-item", max_length, anchoring=anchoring, starts_with_bos=start_token
+        )
         self.least_events = 1 if start_token else 2
         self._horizon = horizon
         self._augmentation = augmentation or Augmentation()
-        self._loss = loss or FullSoftmax()
+        self.loss_function = loss or FullSoftmax()
 
     def collate(self, batch: TrainBatch) -> dict[str, Tensor]:
         """Lay sequences out as model input with labels.
@@ -65,9 +69,10 @@ class NextItem:
             batch: B training sequences.
 
         Returns:
-            `input_ids` and `attention_mask` (B, L) int64; `labels` (B, L + 1) int64 with -100 where there is
-            no label. The label of position i stands at i + 1 and column 0 has none: this is how the Trainer
-            counts labels for causal models. Column 0 is the place of `[BOS]` where there is one.
+            `input_ids` and `attention_mask` (B, L) int64, and `position_ids` where they are anchored on the
+            right; `labels` (B, L + 1) int64 with -100 where there is no label. The label of position i stands
+            at i + 1 and column 0, the place of `[BOS]` where there is one, has none: this is how the Trainer
+            counts labels for causal models.
         """
         batch = self._start(self._augmentation.rearrange(batch))
         present = present_places(batch.lengths)  # (B, L + 1)
@@ -75,11 +80,12 @@ class NextItem:
         seen = np.where(self._augmentation.hidden(batch) & (batch.tokens != BOS_ID), MASK_ID, batch.tokens)
         labels = lay_out(self._labels(batch), present, -100)
         labels[:, 0] = -100
-        return {
+        inputs = {
             "input_ids": torch.from_numpy(np.where(is_input, lay_out(seen, present, PAD_ID)[:, :-1], PAD_ID)),
             "attention_mask": torch.from_numpy(is_input.astype(np.int64)),
             "labels": torch.from_numpy(labels),
         }
+        return add_positions(inputs, self.input_format)
 
     def _start(self, batch: TrainBatch) -> TrainBatch:
         """Cut sequences to L + 1 tokens, the first of which is `[BOS]` where the format has it."""
@@ -117,5 +123,5 @@ class NextItem:
         Returns:
             A scalar, in nats.
         """
-        hidden, labels = labelled(hidden, labels[:, 1:])
-        return self._loss(hidden, weight, bias, labels)
+        hidden, labels, rows = labelled(hidden, labels[:, 1:])
+        return self.loss_function(hidden, weight, bias, labels, rows)

@@ -105,8 +105,7 @@ class SequencesConfig:
     Attributes:
         max_length: positions that the model sees at most.
         windows: the `last` window of a history, `sliding` ones, or every `prefix`.
-        stride: events between sliding windows; null for `max_length` (with `objective.start_token` give one
-            less, or an event of each later window is predicted nowhere).
+        stride: events between sliding windows; null for `max_length`.
     """
 
     max_length: int = 200
@@ -126,6 +125,7 @@ class ModelConfig:
         num_attention_heads: heads a layer.
         intermediate_size: width of the feed-forward layer; null for four times `hidden_size`.
         dropout: probability, wherever the family has dropout.
+        tie_items: whether items as input and items as candidates share one table.
         mimetic: start every attention layer as an average of what it attends to; better on small catalogues.
         shard_items: split the item table by rows over the processes, and with a `sampled` loss update only
             the rows that a batch touches; for a million items and more, in one process too.
@@ -138,6 +138,7 @@ class ModelConfig:
     num_attention_heads: int = 2
     intermediate_size: int | None = None
     dropout: float = 0.1
+    tie_items: bool = True
     mimetic: bool = False
     shard_items: bool = False
 
@@ -149,25 +150,43 @@ class ObjectiveConfig:
     Attributes:
         name: the objective.
         start_token: `next-item`: put `[BOS]` in front of each history, from which its first event is
-            predicted too.
+            predicted too; it takes one of the positions, so `prepare` cuts windows one event shorter.
+        anchoring: whether learned positions are counted from the `left` or the `right` end of what the model
+            sees.
         horizon: `next-item`: a position predicts a random one of this many events after it.
         augmentation: random changes of the training sequences.
         mask_rate: `masked-item`: probability of masking an event.
         last_item_share: `masked-item`: share of rows that mask only the last event.
-        loss: softmax over the `full` catalogue, or a `sampled` one for hundreds of thousands of items.
-        negatives: `sampled`: items drawn for each batch.
-        sampler: `sampled`: whether all items are drawn alike or by their training events.
+        loss: softmax over the `full` catalogue; a `sampled` one, for hundreds of thousands of items; or
+            `gbce`, a calibrated binary cross-entropy over a sample.
+        label_smoothing: `full`: share of the label's probability that all items take alike, in [0, 1).
+        negatives: `sampled`, `gbce`: items drawn for each batch or sequence.
+        negatives_per: `sampled`, `gbce`: whether a `batch` or each `sequence` has its own draws.
+        sampler: `sampled`: all items alike; by their training events; from the labels of the batch; or
+            `mixed` of the batch and all alike.
+        in_batch_share: `mixed`: share of the draws that come from the batch.
+        temperature: `full`, `sampled`: divides cosines of hidden states and items, which then lie on a
+            sphere; null takes plain products.
+        learn_temperature: whether `temperature` is only the start.
+        calibration: `gbce`: t, from 0 (plain binary cross-entropy) to 1 (as sure as with all negatives).
     """
 
     name: Literal["next-item", "masked-item"] = "next-item"
     start_token: bool = False
+    anchoring: Literal["left", "right"] = "left"
     horizon: int = 1
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     mask_rate: float = 0.2
     last_item_share: float = 0.1
-    loss: Literal["full", "sampled"] = "full"
+    loss: Literal["full", "sampled", "gbce"] = "full"
+    label_smoothing: float = 0.0
     negatives: int = 256
-    sampler: Literal["uniform", "popularity"] = "uniform"
+    negatives_per: Literal["batch", "sequence"] = "batch"
+    sampler: Literal["uniform", "popularity", "in-batch", "mixed"] = "uniform"
+    in_batch_share: float = 0.5
+    calibration: float = 0.75
+    temperature: float | None = None
+    learn_temperature: bool = False
 
 
 @dataclasses.dataclass

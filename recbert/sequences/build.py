@@ -49,11 +49,10 @@ def build_sequences(
         valid: Events with `is_target` as `split_events` gives them.
         test: The same for the test.
         tokenizer: The vocabulary, built from the training part.
-        max_length: The most positions that the model will see, at least 1.
+        max_length: The most events that the model will see, at least 1; one less than its positions where a
+            start token takes one.
         windows: How training rows are cut.
         stride: For "sliding", 1 to max_length; None is max_length, which overlaps windows by one event.
-            A start token takes one position of each window: give max_length - 1 at most, or the second event
-            of later windows is predicted nowhere.
 
     Raises:
         ValueError: An argument is out of its range, the tokenizer has a single item, train has no events, or

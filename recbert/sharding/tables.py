@@ -108,8 +108,8 @@ def whole_tables(model: PreTrainedModel) -> dict[str, nn.Parameter]:
         )
     if head.weight is not embedding.weight:
         raise ValueError(
-            "the model has two item tables, one for input and one for output: build it with "
-            "tie_word_embeddings, or leave them whole"
+            "the model has two item tables, one for input and one for output: build it with tie_items, or "
+            "leave them whole (without shard_items)"
         )
     tables: dict[str, nn.Parameter] = {}
     for prefix, module in _head_last(model):

@@ -1,4 +1,7 @@
-"""Whether a model looks the way that its objective needs."""
+"""Whether a model looks the way that its objective needs, and has the positions that it asks for."""
+
+import inspect
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -40,4 +43,36 @@ def check_direction(model: PreTrainedModel, objective: NextItem | MaskedItem) ->
         raise ValueError(
             "the model sees earlier events only, masked-item training needs both sides: build it with "
             "build_model(..., objective='masked-item'), or train it with NextItem"
+        )
+
+
+@torch.no_grad()
+def check_positions(model: PreTrainedModel, objective: NextItem | MaskedItem) -> None:
+    """Check that a model whose positions are anchored on the right has positions that this changes.
+
+    Args:
+        model: the model to train, in any state.
+        objective: what it is to be trained for.
+
+    Raises:
+        ValueError: the family takes no positions, or only their differences count.
+    """
+    if objective.input_format.anchoring == "left":
+        return
+    bare: Any = model
+    bare = bare.get_base_model() if hasattr(bare, "get_base_model") else bare
+    family = bare.config.model_type
+    if "position_ids" not in inspect.signature(bare.forward).parameters:
+        raise ValueError(f"anchoring is 'right', but {family} takes no positions: use 'left'")
+    training = model.training
+    model.train(False)
+    row = torch.full((2, 1), FIRST_ITEM_ID, device=model.device)
+    places = torch.tensor([[0], [objective.input_format.max_length - 1]], device=model.device)
+    with hidden_only(model):
+        hidden = model(input_ids=row, attention_mask=torch.ones_like(row), position_ids=places).logits.float()
+    model.train(training)
+    first, last = hidden
+    if not bool((first - last).abs().max() > 1e-5 * first.abs().max()):
+        raise ValueError(
+            f"anchoring is 'right', but {family} takes no notice of where positions begin: use 'left'"
         )

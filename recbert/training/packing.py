@@ -24,13 +24,19 @@ def prepare_packing(
         Whether batches are to be packed; a warning says why not.
 
     Raises:
-        ValueError: packing is asked for with an objective that looks both ways.
+        ValueError: packing is asked for with an objective that looks both ways, or with positions that are
+            anchored on the right.
     """
     if not args.packing:
         return False
     if objective.input_format.objective != "next-item":
         raise ValueError(
             "packing is true, but masked-item rows cannot be packed: use the next-item objective"
+        )
+    if objective.input_format.anchoring == "right":
+        raise ValueError(
+            "packing is true and anchoring 'right', but packed rows are told apart by positions that begin "
+            "with 0: drop one of them"
         )
     reason = _obstacle(model, args)
     if reason:

@@ -23,11 +23,11 @@ from recbert.evaluation import (
     rank_targets,
 )
 from recbert.inputs import TargetRows, TokenIds, TrainRows
-from recbert.models import check_fits, hidden_only, item_table
-from recbert.objectives import MaskedItem, NextItem
+from recbert.models import check_fits, freeze_spare_bias, hidden_only, item_table
+from recbert.objectives import MaskedItem, NextItem, Tempered
 from recbert.sharding import item_tables
 from recbert.training.arguments import RecTrainingArguments
-from recbert.training.direction import check_direction
+from recbert.training.direction import check_direction, check_positions
 from recbert.training.figures import (
     MAIN_METRICS,
     list_length,
@@ -35,16 +35,16 @@ from recbert.training.figures import (
     validation_figures,
     validation_protocol,
 )
+from recbert.training.finite import check_finite
 from recbert.training.fsdp import cut_model, gather_weights, gathered
 from recbert.training.loading import build_loader, open_training
 from recbert.training.packing import prepare_packing
 from recbert.training.provenance import Provenance
 from recbert.training.sharded import SplitTables, write_together
+from recbert.training.sphere import ItemSphere
 from recbert.training.stream import TrainStream
 
 logger = logging.getLogger(__name__)
-
-"""What is logged at every evaluation during training, and what a checkpoint records."""
 
 
 class RecTrainer(Trainer):
@@ -89,6 +89,8 @@ class RecTrainer(Trainer):
     ) -> None:
         check_fits(model, objective.tokenizer, objective.input_format.max_length)
         check_direction(model, objective)
+        freeze_spare_bias(model)
+        check_positions(model, objective)
         rows = open_training(data["train"], objective, args)
         targets = TargetRows(data["valid"]) if "valid" in data else None
         if not targets:
@@ -107,6 +109,8 @@ class RecTrainer(Trainer):
         self._packed = prepare_packing(model, objective, args)
         self._split = SplitTables(model, args) if item_tables(model) else None
         callbacks = callbacks if self._split is None else [*callbacks, self._split]
+        if isinstance(objective.loss_function, Tempered):
+            callbacks = [*callbacks, ItemSphere(model, objective.loss_function)]
         self.ranking = self._validated = None
         self._validation = {}
         super().__init__(
@@ -119,6 +123,8 @@ class RecTrainer(Trainer):
             callbacks=list(callbacks),
         )
         if self.is_fsdp_enabled:
+            if isinstance(objective.loss_function, Tempered):
+                raise ValueError("temperature is set, which needs whole item tables: launch without FSDP")
             cut_model(model, self.accelerator.state.fsdp_plugin)
 
     @property
@@ -126,6 +132,16 @@ class RecTrainer(Trainer):
         """Give the training events of each item, (V_items,); of a stream those read so far."""
         rows = cast("TrainRows | TrainStream", self.train_dataset)
         return rows.count_items(self.objective.tokenizer.num_items)
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Make the gradients of a batch; stop where its loss is not finite, see `check_finite`."""
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        rate = float(cast(torch.optim.Optimizer, self.optimizer).param_groups[0]["lr"])
+        folder, process = self.args.output_dir or ".", self.args.process_index
+        check_finite(loss, inputs, step=self.state.global_step, rate=rate, folder=folder, process=process)
+        return loss
 
     def compute_loss(
         self,

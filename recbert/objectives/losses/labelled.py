@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def labelled(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def labelled(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gather the labelled positions.
 
     Args:
@@ -14,6 +14,7 @@ def labelled(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         hidden: (N, D).
         labels: (N,).
+        rows: (N,) the sequence of each label, from 0 to B - 1, ascending.
     """
     places = torch.nonzero(labels.flatten() != -100).squeeze(1)  # (N,)
-    return hidden.flatten(0, 1)[places], labels.flatten()[places]
+    return hidden.flatten(0, 1)[places], labels.flatten()[places], places // labels.shape[1]

@@ -16,16 +16,18 @@ class Sampler(Protocol):
 
     Attributes:
         num_items: size of the catalogue.
+        from_batch: whether the labels of the batch are among the draws.
     """
 
     num_items: int
+    from_batch: bool
 
-    def draw(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def draw(self, count: int, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Draw items from the global random generator of a device, which a Trainer saves and restores.
 
         Args:
             count: number of draws.
-            device: where the tensors are to be.
+            labels: (N,) token ids of the batch; the draws come to the same device.
 
         Returns:
             token_ids: (count,) int64; never a special token.
@@ -41,14 +43,16 @@ class UniformSampler:
         num_items: size of the catalogue.
     """
 
+    from_batch = False
+
     def __init__(self, num_items: int) -> None:
         self.num_items = num_items
 
-    def draw(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def draw(self, count: int, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Draw items; see `Sampler.draw`."""
         end = FIRST_ITEM_ID + self.num_items
-        token_ids = torch.randint(FIRST_ITEM_ID, end, (count,), device=device)
-        return token_ids, torch.full((count,), -math.log(self.num_items), device=device)
+        token_ids = torch.randint(FIRST_ITEM_ID, end, (count,), device=labels.device)
+        return token_ids, torch.full((count,), -math.log(self.num_items), device=labels.device)
 
 
 class PopularitySampler:
@@ -68,6 +72,8 @@ class PopularitySampler:
         ValueError: `power` is outside of 0 to 1.
     """
 
+    from_batch = False
+
     def __init__(self, counts: NDArray[np.int64], power: float = 1.0) -> None:
         if not 0 <= power <= 1:
             raise ValueError(f"power is {power}: it must be from 0 to 1")
@@ -77,10 +83,52 @@ class PopularitySampler:
         ends = np.cumsum(weights)
         self._ends = torch.from_numpy(ends / ends[-1])  # in float64: a float32 cannot tell millions apart
 
-    def draw(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def draw(self, count: int, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Draw items; see `Sampler.draw`."""
+        device = labels.device
         if self._ends.device != device:
             self._ends, self._log_q = self._ends.to(device), self._log_q.to(device)
         places = torch.rand(count, dtype=torch.float64, device=device)
         items = torch.searchsorted(self._ends, places, right=True).clamp(max=self.num_items - 1)
         return items + FIRST_ITEM_ID, self._log_q[items]
+
+
+class BatchSampler:
+    """Labels of the batch as negatives of one another, and maybe uniform draws beside them.
+
+    A share of the draws comes from the labels of the batch, whose items appear as often as they are popular;
+    the rest is uniform, so that rare items are negatives too. With n_j training events of an item,
+    `q_j = share (n_j + 1) / sum_i (n_i + 1) + (1 - share) / V_items`. Source: Yi et al.,
+    "Sampling-bias-corrected neural modeling for large corpus item recommendations", 2019, for the batch
+    alone; Yang et al., "Mixed negative sampling for learning two-tower neural networks in recommendations",
+    2020, for both.
+
+    Args:
+        counts: (V_items,) training events of each item.
+        share: of the draws that come from the batch, above 0 and up to 1.
+
+    Raises:
+        ValueError: `share` is out of range.
+    """
+
+    from_batch = True
+
+    def __init__(self, counts: NDArray[np.int64], share: float = 1.0) -> None:
+        if not 0 < share <= 1:
+            raise ValueError(f"in_batch_share is {share}: it must be above 0 and up to 1")
+        self.num_items = len(counts)
+        self._share = share
+        popularity = (counts + 1.0) / (counts + 1.0).sum()
+        self._log_q = torch.from_numpy(np.log(share * popularity + (1 - share) / len(counts))).float()
+
+    def draw(self, count: int, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw items; see `Sampler.draw`."""
+        device = labels.device
+        if self._log_q.device != device:
+            self._log_q = self._log_q.to(device)
+        token_ids = torch.randint(FIRST_ITEM_ID, FIRST_ITEM_ID + self.num_items, (count,), device=device)
+        if len(labels):
+            chosen = labels[torch.randint(len(labels), (count,), device=device)]
+            # Each draw on its own, so that any part of the draws has the same distribution.
+            token_ids = torch.where(torch.rand(count, device=device) < self._share, chosen, token_ids)
+        return token_ids, self._log_q[token_ids - FIRST_ITEM_ID]
