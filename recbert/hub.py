@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from recbert.checkpoint import INFO_FILE, POPULARITY_FILE
+from recbert.checkpoint import INFO_FILE, POPULARITY_FILE, RULES_FILE
 from recbert.tokenizer import INDEX_FILE
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ ALLOWED_FILES = (
     "tokenizer_config.json",
     INDEX_FILE,
     POPULARITY_FILE,
+    RULES_FILE,
     INFO_FILE,
     "recipe.yaml",
     "metrics.json",

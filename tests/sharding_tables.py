@@ -169,7 +169,7 @@ class TableScorer:
     def __init__(self, whole: Tensor) -> None:
         self.whole = whole
 
-    def vectors(self, histories: Any) -> Tensor:
+    def vectors(self, histories: Any, moments: object = None) -> Tensor:
         return torch.stack([self.whole[history[0]] for history in histories])
 
 

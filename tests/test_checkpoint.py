@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from recbert.checkpoint import (
+    Blend,
     CheckpointInfo,
     InputFormat,
     find_file,
@@ -148,6 +149,7 @@ def test_info_survives_the_file(tmp_path: Path) -> None:
         base_hash="sha256:0",
         metrics={"ndcg@10": 0.25},
         data_fingerprint="sha256:1",
+        blend=Blend(window=5, weight=0.9, power=0.7),
     )
     write_info(tmp_path, info)
     assert read_info(tmp_path) == info
@@ -159,7 +161,9 @@ def test_info_survives_the_file(tmp_path: Path) -> None:
     [
         ({"format_version": 2}, "format_version 2, this recbert reads 1"),
         ({"popularity": None}, r"lacks \['popularity'\]"),
-        ({"blend": 0.5}, r"unknown keys \['blend'\]"),
+        ({"mixture": 0.5}, r"unknown keys \['mixture'\]"),
+        ({"blend": 0.5}, "has 0.5 for Blend"),
+        ({"blend": {"window": 5, "weight": 0.5}}, r"lacks \['power'\]"),
         ({"input": {"objective": "next-item"}}, r"lacks \['max_length'\]"),
         ({"input": {"objective": "next-item", "max_length": 9, "x": 1}}, r"unknown keys \['x'\]"),
     ],

@@ -31,7 +31,7 @@ class TableScorer:
     def __init__(self, table: torch.Tensor) -> None:
         self.table = table
 
-    def scores(self, histories: Histories) -> torch.Tensor:
+    def scores(self, histories: Histories, moments: object = None) -> torch.Tensor:
         return self.table[[int(history[0]) - FIRST_ITEM_ID for history in histories]]
 
 

@@ -3,12 +3,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from transformers import PreTrainedModel
 
 from recbert import hub
-from recbert.checkpoint import CheckpointInfo, InputFormat, write_info
+from recbert.baselines import ItemLinks
+from recbert.checkpoint import Blend, CheckpointInfo, InputFormat, write_info
 from recbert.checkpoint.card import build_model_card
+from recbert.recommender import save_blend
 from recbert.tokenizer import ItemTokenizer
 from tests.hub_server import HubServer, serve_hub
 
@@ -65,6 +68,8 @@ def checkpoint(tmp_path: Path, tiny_gpt2: PreTrainedModel, tokenizer: ItemTokeni
     info = CheckpointInfo(InputFormat("next-item", max_length=16), popularity=[4, 2, 1, 2, 4])
     write_info(folder, info)
     (folder / "README.md").write_text(build_model_card(info, {"model_type": "gpt2"}))
+    rules = ItemLinks(np.array([0, 1, 1, 1, 1, 1]), np.array([3]), np.array([1.0]))
+    save_blend(folder, Blend(window=5, weight=0.9, power=0.7), rules)
     for litter in (
         "training_args.bin",
         "optimizer.pt",
@@ -98,6 +103,7 @@ def test_push_then_load_by_id(checkpoint: Path, tmp_path: Path) -> None:
         "tokenizer.json",
         "tokenizer_config.json",
         "recbert.json",
+        "rules.safetensors",
         "README.md",
     }
     with serve_hub() as server:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from recbert.checkpoint import InputFormat
-from recbert.inputs import TokenIds, build_query, count_known, group_by_length
+from recbert.inputs import Moments, TokenIds, build_query, count_known, group_by_length
 from recbert.models import hidden_only, item_table, last_only
 from recbert.tokenizer import FIRST_ITEM_ID
 
@@ -46,27 +46,33 @@ class TorchScorer:
         self._popularity = counts / counts.sum().clamp(min=1)
 
     @torch.no_grad()
-    def vectors(self, histories: Sequence[TokenIds]) -> Tensor:
+    def vectors(self, histories: Sequence[TokenIds], moments: Moments | None = None) -> Tensor:
         """Give the hidden state that predicts the next item.
 
         Args:
             histories: B arrays of token ids, each with at least one known item.
+            moments: their times, for a checkpoint that knows of time; None for unknown ones.
 
         Returns:
             (B, D) in fp32, on the model's device.
         """
         if len(histories) <= _ROWS_OF_FORWARD:
-            return self._forward(histories)
+            return self._forward(histories, moments)
         lengths = np.fromiter(map(len, histories), dtype=np.int64, count=len(histories))
         groups = group_by_length(lengths, _ROWS_OF_FORWARD)
-        parts = torch.cat([self._forward([histories[row] for row in rows]) for rows in groups])
+        parts = torch.cat(
+            [
+                self._forward([histories[row] for row in rows], moments and moments.select(rows))
+                for rows in groups
+            ]
+        )
         vectors = torch.empty_like(parts)
         vectors[torch.from_numpy(np.concatenate(groups)).to(parts.device)] = parts
         return vectors
 
-    def _forward(self, histories: Sequence[TokenIds]) -> Tensor:
+    def _forward(self, histories: Sequence[TokenIds], moments: Moments | None) -> Tensor:
         """Give the hidden states (B, D) of one padded batch."""
-        query = build_query(histories, self.input_format)
+        query = build_query(histories, self.input_format, moments)
         device = self.model.device
         inputs: dict[str, Any] = query.inputs(device)
         if self._caches:
@@ -106,24 +112,26 @@ class TorchScorer:
         items = slice(FIRST_ITEM_ID, FIRST_ITEM_ID + len(self._popularity))
         return weight[items].float(), None if bias is None else bias[items].float()
 
-    def scores(self, histories: Sequence[TokenIds]) -> Tensor:
+    def scores(self, histories: Sequence[TokenIds], moments: Moments | None = None) -> Tensor:
         """Score all items; a history without a known item gets the items' shares of the training events.
 
         Args:
             histories: B arrays of token ids, the earliest event first.
+            moments: their times, as for `vectors`.
 
         Returns:
             (B, V_items) fp32 on the CPU, column j for the token id `FIRST_ITEM_ID + j`.
         """
-        blocks = [block.cpu().clone() for block in self.score_blocks(histories)]
+        blocks = [block.cpu().clone() for block in self.score_blocks(histories, moments)]
         return torch.cat(blocks) if blocks else torch.empty(0, len(self._popularity))
 
     @torch.no_grad()
-    def score_blocks(self, histories: Sequence[TokenIds]) -> Iterator[Tensor]:
+    def score_blocks(self, histories: Sequence[TokenIds], moments: Moments | None = None) -> Iterator[Tensor]:
         """Give the scores of a few histories at a time, so that they are used while in the cache.
 
         Args:
             histories: B arrays of token ids, the earliest event first.
+            moments: their times, as for `vectors`.
 
         Yields:
             (b, V_items) fp32 on the model's device, the next b rows of `scores`. Change it as you like: the
@@ -131,7 +139,10 @@ class TorchScorer:
         """
         known = count_known(histories) > 0
         weight, bias = self.item_vectors()
-        vectors = self.vectors(list(itertools.compress(histories, known))) if known.any() else weight[:0]
+        vectors = weight[:0]
+        if known.any():
+            some = moments and moments.select(known)
+            vectors = self.vectors(list(itertools.compress(histories, known)), some)
         chunks = self._chunks(weight)
         size = _rows_at_once(weight)
         products = weight.new_empty(min(size, len(vectors)), len(chunks) * CHUNK_ROWS)

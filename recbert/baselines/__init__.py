@@ -5,8 +5,22 @@ formula.
 """
 
 from recbert.baselines.item_knn import ItemKNN
+from recbert.baselines.links import ItemLinks, limit_links, spread_links
 from recbert.baselines.markov import Markov
 from recbert.baselines.popularity import Popularity, RecentPopularity
-from recbert.baselines.rules import SequentialRules
+from recbert.baselines.rules import SequentialRules, ask_rules
+from recbert.baselines.storage import read_links, write_links
 
-__all__ = ["ItemKNN", "Markov", "Popularity", "RecentPopularity", "SequentialRules"]
+__all__ = [
+    "ItemKNN",
+    "ItemLinks",
+    "Markov",
+    "Popularity",
+    "RecentPopularity",
+    "SequentialRules",
+    "ask_rules",
+    "limit_links",
+    "read_links",
+    "spread_links",
+    "write_links",
+]

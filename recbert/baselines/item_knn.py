@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from recbert.baselines.histories import Histories, read_histories
 from recbert.baselines.links import Query, add_links, build_links, follow_links
-from recbert.inputs import known_items
+from recbert.inputs import Moments, known_items
 from recbert.tokenizer import FIRST_ITEM_ID
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ class ItemKNN:
         self.links = add_links(parts)
         return self
 
-    def scores(self, histories: Sequence[NDArray[np.int64]]) -> torch.Tensor:
-        """Score all items for each history, (B, num_items) fp32."""
+    def scores(self, histories: Sequence[NDArray[np.int64]], moments: Moments | None = None) -> torch.Tensor:
+        """Score all items for each history, (B, num_items) fp32; times are ignored."""
         queries = []
         for history in histories:
             items = np.unique(known_items(history)) - FIRST_ITEM_ID

@@ -1,7 +1,7 @@
 """Weighted links from item to item, row by row: what the item-to-item baselines count and follow."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ class ItemLinks(NamedTuple):
     """
 
     starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
-    weights: NDArray[np.float64]
+    ends: NDArray[np.integer[Any]]
+    weights: NDArray[np.floating[Any]]
 
 
 class Query(NamedTuple):
@@ -35,6 +35,20 @@ class Query(NamedTuple):
     """
 
     items: NDArray[np.int64]
+    weights: NDArray[np.float64]
+
+
+class SpreadLinks(NamedTuple):
+    """The links that a batch of queries follows, one entry for each link.
+
+    Attributes:
+        rows: (M,) number of the query.
+        ends: (M,) item index that the link leads to; one that several links lead to occurs several times.
+        weights: (M,) weight of the link times that of its start.
+    """
+
+    rows: NDArray[np.int64]
+    ends: NDArray[np.integer[Any]]
     weights: NDArray[np.float64]
 
 
@@ -88,6 +102,45 @@ def add_links(parts: Sequence[ItemLinks]) -> ItemLinks:
     )
 
 
+def limit_links(links: ItemLinks, most: int) -> ItemLinks:
+    """Keep the strongest links of each item.
+
+    Links that tie across the limit all go: which of them stay would depend on the order of the items.
+
+    Args:
+        links: what was counted.
+        most: how many an item may keep, at least 1.
+    """
+    num_items = len(links.starts) - 1
+    sources = np.repeat(np.arange(num_items), np.diff(links.starts))
+    order = np.lexsort((-links.weights, sources))  # the strongest first, item by item
+    first_left_out = links.starts[:-1] + most
+    crowded = first_left_out < links.starts[1:]
+    bounds = np.full(num_items, -np.inf)
+    bounds[crowded] = links.weights[order[first_left_out[crowded]]]
+    kept = links.weights > bounds[sources]
+    starts = np.append(0, np.cumsum(kept))[links.starts]
+    return ItemLinks(starts, links.ends[kept], links.weights[kept])
+
+
+def spread_links(links: ItemLinks, queries: Sequence[Query]) -> SpreadLinks:
+    """List the links that lead away from queries.
+
+    Args:
+        links: what was counted.
+        queries: B starting points.
+    """
+    items = np.concatenate([query.items for query in queries])
+    rows = np.repeat(np.arange(len(queries)), [len(query.items) for query in queries])
+    first, counts = links.starts[items], links.starts[items + 1] - links.starts[items]
+    before = np.cumsum(counts) - counts
+    places = np.repeat(first - before, counts) + np.arange(counts.sum())
+    weights = np.concatenate([query.weights for query in queries])
+    return SpreadLinks(
+        np.repeat(rows, counts), links.ends[places], links.weights[places] * np.repeat(weights, counts)
+    )
+
+
 def follow_links(links: ItemLinks, queries: Sequence[Query]) -> torch.Tensor:
     """Score every item by the links that lead to it from each query.
 
@@ -102,10 +155,7 @@ def follow_links(links: ItemLinks, queries: Sequence[Query]) -> torch.Tensor:
     """
     num_items = len(links.starts) - 1
     scores = np.zeros((len(queries), num_items), dtype=np.float32)
-    for row, (items, weights) in enumerate(queries):
-        first, counts = links.starts[items], links.starts[items + 1] - links.starts[items]
-        before = np.cumsum(counts) - counts
-        places = np.repeat(first - before, counts) + np.arange(counts.sum())
-        followed = links.weights[places] * np.repeat(weights, counts)
-        scores[row] = np.bincount(links.ends[places], weights=followed, minlength=num_items)
+    for row, query in enumerate(queries):
+        _, ends, weights = spread_links(links, [query])
+        scores[row] = np.bincount(ends, weights=weights, minlength=num_items)
     return torch.from_numpy(scores)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from recbert.baselines.histories import read_histories
 from recbert.baselines.links import Query, count_successions, follow_links
-from recbert.inputs import known_items
+from recbert.inputs import Moments, known_items
 from recbert.tokenizer import FIRST_ITEM_ID
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class Markov:
         self.totals = np.diff(totals)  # (V,) successions of each item
         return self
 
-    def scores(self, histories: Sequence[NDArray[np.int64]]) -> torch.Tensor:
-        """Score all items for each history, (B, num_items) fp32, probabilities."""
+    def scores(self, histories: Sequence[NDArray[np.int64]], moments: Moments | None = None) -> torch.Tensor:
+        """Score all items for each history, (B, num_items) fp32, probabilities; times are ignored."""
         queries = []
         for history in histories:
             last = known_items(history)[-1:] - FIRST_ITEM_ID

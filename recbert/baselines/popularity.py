@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from recbert.baselines.histories import read_histories
+from recbert.inputs import Moments
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,8 +36,8 @@ class Popularity:
         self.counts = np.bincount(items, minlength=num_items)  # (V,)
         return self
 
-    def scores(self, histories: Sequence[NDArray[np.int64]]) -> torch.Tensor:
-        """Give every history the same scores, (B, num_items) fp32."""
+    def scores(self, histories: Sequence[NDArray[np.int64]], moments: Moments | None = None) -> torch.Tensor:
+        """Give every history the same scores, (B, num_items) fp32; times are ignored."""
         return torch.from_numpy(self.counts).float().expand(len(histories), -1)
 
 
@@ -76,6 +77,6 @@ class RecentPopularity:
         self.counts = np.bincount(history.items[recent], minlength=num_items)  # (V,)
         return self
 
-    def scores(self, histories: Sequence[NDArray[np.int64]]) -> torch.Tensor:
-        """Give every history the same scores, (B, num_items) fp32."""
+    def scores(self, histories: Sequence[NDArray[np.int64]], moments: Moments | None = None) -> torch.Tensor:
+        """Give every history the same scores, (B, num_items) fp32; times are ignored."""
         return torch.from_numpy(self.counts).float().expand(len(histories), -1)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from recbert.baselines.histories import read_histories
 from recbert.baselines.links import Query, count_successions, follow_links
-from recbert.inputs import known_items
+from recbert.inputs import Moments, known_items
 from recbert.tokenizer import FIRST_ITEM_ID
 
 if TYPE_CHECKING:
@@ -49,10 +49,17 @@ class SequentialRules:
         self.links = count_successions(read_histories(train, num_items), num_items, self.window)
         return self
 
-    def scores(self, histories: Sequence[NDArray[np.int64]]) -> torch.Tensor:
-        """Score all items for each history, (B, num_items) fp32."""
-        queries = []
-        for history in histories:
-            latest = known_items(history)[: -self.window - 1 : -1] - FIRST_ITEM_ID  # the last one first
-            queries.append(Query(latest, 1 / np.arange(1.0, len(latest) + 1)))
-        return follow_links(self.links, queries)
+    def scores(self, histories: Sequence[NDArray[np.int64]], moments: Moments | None = None) -> torch.Tensor:
+        """Score all items for each history, (B, num_items) fp32; times are ignored."""
+        return follow_links(self.links, [ask_rules(history, self.window) for history in histories])
+
+
+def ask_rules(history: NDArray[np.int64], window: int) -> Query:
+    """Start from the latest items of a history, the nearer the heavier.
+
+    Args:
+        history: (L,) token ids, `[UNK]` for unknown items.
+        window: how many of the latest items ask.
+    """
+    latest = known_items(history)[: -window - 1 : -1] - FIRST_ITEM_ID  # the last one first
+    return Query(latest, 1 / np.arange(1.0, len(latest) + 1))

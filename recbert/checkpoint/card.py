@@ -10,8 +10,19 @@ from typing import Any
 import numpy as np
 
 from recbert.checkpoint.folder import write_text
-from recbert.checkpoint.info import CheckpointInfo, read_info, write_info
+from recbert.checkpoint.info import (
+    RULES_FILE,
+    Blend,
+    CheckpointInfo,
+    TimeEncoding,
+    read_info,
+    write_info,
+)
+from recbert.checkpoint.timed_snippet import ARGUMENTS, time_lines
 from recbert.tokenizer import BOS_ID, MAPPED_FROM, MASK_ID
+
+BLENDED = "with rules"
+"""The row of a blended checkpoint in a table, beside that of its model."""
 
 _AUTO_CLASSES = {"masked-item": "AutoModelForMaskedLM", "next-item": "AutoModelForCausalLM"}
 _OBJECTIVE_TEXT = {
@@ -22,41 +33,50 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _RECURRENT = "recbert-recurrent"
 
 _SNIPPET = r"""
-import json, re, sys
-from urllib.parse import quote, unquote
-import torch
+import {modules}
 {imports}
 from transformers.utils import cached_file
-name, *history = sys.argv[1:]  # the folder or Hub id of this model, then item ids, the oldest first
+{arguments}
 special = re.compile(r"[\s%]|\[(?=(?:PAD|UNK|MASK|BOS|EOS|unused[0-9]+)\])")
-tokens = lambda items: [special.sub(lambda match: quote(match[0], safe=""), item) for item in items]
+tokens = lambda items: [special.sub(lambda m: urllib.parse.quote(m[0], safe=""), item) for item in items]
 tokenizer = AutoTokenizer.from_pretrained(name)
 model = {model}.eval()
 info = json.load(open(cached_file(name, "recbert.json"), encoding="utf-8"))
-known = [i for i in tokenizer.convert_tokens_to_ids(tokens(history)) if i != tokenizer.unk_token_id]
-with torch.no_grad():
-    scores = model(input_ids=torch.tensor([{query}]){beside}).logits[0, -1].float()
+{known}
+scores = model({call}).logits[0, -1].detach().float()
 scores[:69] = -torch.inf  # tokens that are not items
 scores[{blocked}tokenizer.convert_tokens_to_ids(tokens(info["deny_list"]))] = -torch.inf
 for score, token_id in zip(*scores.topk(min(10, len(scores)))):
-    print(unquote(tokenizer.convert_ids_to_tokens(int(token_id))), float(score))
+    print(urllib.parse.unquote(tokenizer.convert_ids_to_tokens(int(token_id))), float(score))
 """
 
+_KNOWN = (
+    "known = [i for i in tokenizer.convert_tokens_to_ids(tokens(history)) if i != tokenizer.unk_token_id]"
+)
+_KNOWN_LARGE = "known = [69 + places[item] for item in history if item in places]"
+_PAIRS = (
+    "pairs = [p for p in zip(tokenizer.convert_tokens_to_ids(tokens(history)), times) "
+    "if p[0] != tokenizer.unk_token_id]"
+)
+_PAIRS_LARGE = "pairs = [(69 + places[item], t) for item, t in zip(history, times) if item in places]"
+_ARGUMENTS = (
+    "name, *history = sys.argv[1:]  # the folder or Hub id of this model, then item ids, the oldest first"
+)
+
 _LARGE_SNIPPET = r"""
-import json, sys, torch
+import {modules}
 from safetensors.torch import load_file
 {imports}
 from transformers.utils import cached_file
-name, *history = sys.argv[1:]  # the folder or Hub id of this model, then item ids, the oldest first
+{arguments}
 model = {model}.eval()
 info = json.load(open(cached_file(name, "recbert.json"), encoding="utf-8"))
 items = load_file(cached_file(name, "items.safetensors"))
 text, ends = items["text"].numpy().tobytes(), [0, *items["ends"].tolist()]
 ids = [text[start:end].decode() for start, end in zip(ends, ends[1:])]
 places = {{item: place for place, item in enumerate(ids)}}
-known = [69 + places[item] for item in history if item in places]  # the first 69 tokens are not items
-with torch.no_grad():
-    scores = model(input_ids=torch.tensor([{query}]){beside}).logits[0, -1, 69:].float()
+{known}
+scores = model({call}).logits[0, -1, 69:].detach().float()  # the first 69 tokens are not items
 scores[[places[item] for item in {blocked}info["deny_list"] if item in places]] = -torch.inf
 for score, place in zip(*scores.topk(min(10, len(scores)))):
     print(ids[int(place)], float(score))
@@ -99,22 +119,42 @@ def record_results(folder: str | Path, metrics: dict[str, float], protocol: str)
     """
     old = read_info(folder)
     new = dataclasses.replace(old, metrics=metrics, protocol=protocol)
-    path = Path(folder, "README.md")
+    write_info(folder, new)
+    _rewrite_card(Path(folder, "README.md"), old, new)
+
+
+def record_blend(folder: str | Path, blend: Blend | None) -> None:
+    """Put a blend into `recbert.json` and the card; figures of the blend before go.
+
+    Args:
+        folder: the checkpoint folder.
+        blend: the blend; None removes it.
+    """
+    old = read_info(folder)
+    metrics = {name: value for name, value in old.metrics.items() if not name.startswith(f"{BLENDED}/")}
+    new = dataclasses.replace(old, metrics=metrics, blend=blend)
+    write_info(folder, new)
+    _rewrite_card(Path(folder, "README.md"), old, new)
+
+
+def _rewrite_card(path: Path, old: CheckpointInfo, new: CheckpointInfo) -> None:
+    """Bring the parts of a card up to date that evaluating and blending change; the rest may be edited."""
     card = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not card:
+        return
     before, after = _results(old), _results(new)
     if before and before in card:
         card = card.replace(before, after, 1)
-    else:
+    elif after:
         card = card.replace("## Use\n", f"{after}\n\n## Use\n", 1)
-    write_info(folder, new)
-    if card:
-        write_text(path, card)
+    write_text(path, card.replace(_input_format(old), _input_format(new), 1))
 
 
 def build_snippet(info: CheckpointInfo, config_json: dict[str, Any], base: str | None = None) -> str:
     """Write a program of at most 20 lines that prints the ten best items of a history without recbert.
 
-    It is called as `python snippet.py FOLDER_OR_HUB_ID ITEM_ID...` and prints one item id and score a line. A
+    It is called as `python snippet.py FOLDER_OR_HUB_ID ITEM_ID...`, with a time encoding as
+    `python snippet.py FOLDER_OR_HUB_ID NOW ITEM_ID TIME...`, and prints one item id and score a line. A
     recurrent model is not part of transformers: its program imports `recbert.recurrent` for the class.
 
     Args:
@@ -139,17 +179,24 @@ def build_snippet(info: CheckpointInfo, config_json: dict[str, Any], base: str |
         query = f"[{BOS_ID if large else 'tokenizer.bos_token_id'}] + {query}"
     mask, seen = (f"[{MASK_ID}]", "history") if large else ("[tokenizer.mask_token_id]", "known")
     query = f"{query} + {mask}" if info.input.append_mask else query
-    beside = ""
+    known, call = _KNOWN_LARGE if large else _KNOWN, f"input_ids=torch.tensor([{query}])"
+    if info.input.time_encoding is not None:
+        pairs = _PAIRS_LARGE if large else _PAIRS
+        lines = time_lines(info.input, query)
+        known, call = f"{pairs}\n{lines.before}", lines.call
     if info.input.anchoring == "right":
-        query = f"query := {query}"
+        call = call.replace(query, f"query := {query}", 1)
         end = info.input.max_length
-        beside = f", position_ids=torch.arange({end} - len(query), {end})[None]"
-        beside += ", attention_mask=torch.ones(1, len(query))"
+        call += f", position_ids=torch.arange({end} - len(query), {end})[None]"
+        call += ", attention_mask=torch.ones(1, len(query))"
+    modules = "itertools, json, math" if info.input.time_encoding else "json"
     source = (_LARGE_SNIPPET if large else _SNIPPET).format(
+        modules=f"{modules}, sys, torch" if large else f"{modules}, re, sys, torch, urllib.parse",
+        arguments=ARGUMENTS if info.input.time_encoding else _ARGUMENTS,
         imports="\n".join(imports),
         model=model,
-        query=query,
-        beside=beside,
+        known=known,
+        call=call,
         blocked=f"{seen} + " if info.filter_seen else "",
     )
     return source.strip()
@@ -210,11 +257,17 @@ def _usage(info: CheckpointInfo, config_json: dict[str, Any], base: str | None) 
         load = 'recbert.Recommender.from_pretrained("path/or/hub-id")'
     else:
         load = f'recbert.Recommender.from_pretrained("path/or/hub-id", base={base!r})'
+    times, called = "", "ITEM_ID ..."
+    if info.input.time_encoding is not None:
+        times, called = (
+            ", timestamps=[1600000000, ...], at=1600086400",
+            "NOW ITEM_ID TIME ..., times in seconds",
+        )
     return (
         "## Use\n\nWith recbert:\n\n"
         f"```python\nimport recbert\n\nrecommender = {load}\n"
-        'recommender.recommend(["item id", "..."], k=10)\n```\n\n'
-        "Without recbert (`python snippet.py FOLDER_OR_HUB_ID ITEM_ID ...`):\n\n"
+        f'recommender.recommend(["item id", "..."], k=10{times})\n```\n\n'
+        f"Without recbert (`python snippet.py FOLDER_OR_HUB_ID {called}`):\n\n"
         f"```python\n{build_snippet(info, config_json, base)}\n```"
     )
 
@@ -227,15 +280,38 @@ def _input_format(info: CheckpointInfo) -> str:
     first = "`[BOS]`, then the" if info.input.starts_with_bos else "The"
     deny = f"{len(info.deny_list)} items on the deny-list are never recommended. " if info.deny_list else ""
     seen = "left out of the answer" if info.filter_seen else "allowed in the answer"
+    blend = ""
+    if info.blend is not None:
+        blend = (
+            f"recbert blends the scores with sequential rules counted on the training part (window "
+            f"{info.blend.window}, weight {info.blend.weight:g}, power {info.blend.power:g}; "
+            f"`{RULES_FILE}`); transformers alone gives the model's own scores. "
+        )
     return (
         "## Input\n\n"
         f"{first} latest {info.input.history_length} known items of a history, the oldest first, at "
         f"positions {positions}; unknown items are skipped. "
         f"The prediction is read at the last position: {last}. "
-        f"Items of the history are {seen}. {deny}"
+        f"{_time_format(info.input.time_encoding)}"
+        f"Items of the history are {seen}. {deny}{blend}"
         "White space, `%` and the spellings of special tokens inside item ids are percent-encoded. "
         "`recbert.json` holds the same for programs."
     )
+
+
+def _time_format(encoding: TimeEncoding | None) -> str:
+    """Write how times enter."""
+    if encoding is None:
+        return ""
+    how = {
+        "gaps": "times between events as token types",
+        "clock": "hour and weekday of the event to predict at a position behind each event",
+        "gaps+clock": "times between events as token types, and hour and weekday of the event to predict at "
+        "a position behind each event",
+        "rotary": "positions that times between events move apart",
+        "rotary-axes": "order, elapsed time and hour of the day as positions on three axes",
+    }[encoding]
+    return f"Times and the moment of the request enter as {how}; without them the order alone counts. "
 
 
 def _origin(info: CheckpointInfo, recipe_text: str | None) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -19,10 +19,13 @@ from recbert.tokenizer import MAPPED_FROM
 INFO_FILE = "recbert.json"
 POPULARITY_FILE = "popularity.safetensors"
 """Holds the popularity of catalogues past two million items, which as JSON would take seconds to read."""
+RULES_FILE = "rules.safetensors"
+"""Holds the sequential rules of a checkpoint whose scores are blended with them."""
 FORMAT_VERSION = 1
 
 ObjectiveName = Literal["masked-item", "next-item"]
 Anchoring = Literal["left", "right"]
+TimeEncoding = Literal["gaps", "clock", "gaps+clock", "rotary", "rotary-axes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +37,17 @@ class InputFormat:
         max_length: positions the model sees at most, the added `[BOS]` or `[MASK]` counted in.
         anchoring: `left`: the first input has position 0. `right`: the last one has `max_length - 1`. Padding
             follows the last one in both.
-        time_encoding: None: order only.
+        time_encoding: None: order only. `gaps`: the time between events as token types; `clock`: hour and
+            weekday of the event to predict, at a position of its own behind each event; `gaps+clock`: both;
+            `rotary`: times move the positions; `rotary-axes`: order, elapsed time and clock are positions on
+            three axes. `recbert.inputs.times` has the formulas.
         starts_with_bos: whether `[BOS]` stands in front of the events; `next-item` only.
     """
 
     objective: ObjectiveName
     max_length: int
     anchoring: Anchoring = "left"
-    time_encoding: None = None
+    time_encoding: TimeEncoding | None = None
     starts_with_bos: bool = False
 
     def __post_init__(self) -> None:
@@ -50,11 +56,24 @@ class InputFormat:
             raise ValueError(f"objective is {self.objective!r}: it must be 'masked-item' or 'next-item'")
         if self.max_length < 2:
             raise ValueError(f"max_length is {self.max_length}: it must be at least 2")
-        if self.anchoring not in ("left", "right") or self.time_encoding is not None:
+        if self.anchoring not in get_args(Anchoring) or self.time_encoding not in (
+            None,
+            *get_args(TimeEncoding),
+        ):
             raise ValueError(
                 f"anchoring {self.anchoring!r} with time_encoding {self.time_encoding!r} is unknown to this "
-                "version of recbert, which reads 'left' or 'right' without time encoding: install a newer "
-                "recbert"
+                f"version of recbert, which reads {', '.join(get_args(Anchoring))} with "
+                f"{', '.join(get_args(TimeEncoding))} or none: install a newer recbert"
+            )
+        if self.anchoring == "right" and self.time_encoding not in (None, "gaps"):
+            raise ValueError(
+                f"time_encoding is {self.time_encoding!r}, which sets the positions itself: use it with "
+                "anchoring 'left', or 'gaps' with 'right'"
+            )
+        if self.has_clock and self.append_mask:
+            raise ValueError(
+                f"time_encoding is {self.time_encoding!r}, which masked-item does not take: use 'gaps' or "
+                "'rotary', or the objective next-item"
             )
         if self.starts_with_bos and self.append_mask:
             raise ValueError(
@@ -68,9 +87,48 @@ class InputFormat:
         return self.objective == "masked-item"
 
     @property
+    def has_clock(self) -> bool:
+        """Whether a clock stands behind each event and takes a position too."""
+        return self.time_encoding in ("clock", "gaps+clock")
+
+    @property
+    def uses_types(self) -> bool:
+        """Whether time enters by token types."""
+        return self.time_encoding == "gaps" or self.has_clock
+
+    @property
     def history_length(self) -> int:
         """How many events of a history a query holds."""
-        return self.max_length - (self.append_mask or self.starts_with_bos)
+        places = self.max_length // 2 if self.has_clock else self.max_length
+        return places - (self.append_mask or self.starts_with_bos)
+
+
+@dataclasses.dataclass(frozen=True)
+class Blend:
+    """How the scores of the model are blended with sequential rules; the rules stand in `RULES_FILE`.
+
+    With p the model's probability of an item and r its share of all the rules that the history follows, the
+    blended probability is proportional to `p ** (1 - power) * ((1 - weight) * p + weight * r) ** power`.
+
+    Attributes:
+        window: of the rules, at least 1: largest distance that was counted, and latest items that ask.
+        weight: of the rules in the interpolation, above 0 and below 1.
+        power: how much the interpolation counts against the model itself, above 0 and at most 1; 1 leaves
+            the plain interpolation.
+    """
+
+    window: int
+    weight: float
+    power: float
+
+    def __post_init__(self) -> None:
+        """Refuse what is no blend."""
+        if self.window < 1:
+            raise ValueError(f"blend.window is {self.window}: it must be at least 1")
+        if not 0 < self.weight < 1:
+            raise ValueError(f"blend.weight is {self.weight}: it must be above 0 and below 1")
+        if not 0 < self.power <= 1:
+            raise ValueError(f"blend.power is {self.power}: it must be above 0 and at most 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +145,7 @@ class CheckpointInfo:
         base_hash: for an adapter, `hash_base` of the checkpoint that it was trained on.
         metrics: evaluation results by name.
         data_fingerprint: hash of the prepared data that the model was trained on.
+        blend: how recbert blends the scores with sequential rules; None leaves the model's own.
         format_version: version of this file's layout.
     """
 
@@ -98,6 +157,7 @@ class CheckpointInfo:
     base_hash: str | None = None
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     data_fingerprint: str = ""
+    blend: Blend | None = None
     format_version: int = FORMAT_VERSION
 
     @classmethod
@@ -120,11 +180,17 @@ class CheckpointInfo:
             )
         _check_keys(content, cls, {"input", "popularity"})
         _check_keys(content["input"], InputFormat, {"objective", "max_length"})
-        return cls(**{**content, "input": InputFormat(**content["input"])})
+        blend = content.get("blend")
+        if blend is not None:
+            _check_keys(blend, Blend, {field.name for field in dataclasses.fields(Blend)})
+            blend = Blend(**blend)
+        return cls(**{**content, "input": InputFormat(**content["input"]), "blend": blend})
 
 
 def _check_keys(content: dict[str, Any], kind: type, needed: set[str]) -> None:
     """Refuse a JSON object that lacks a key of a dataclass or has one that it does not know."""
+    if not isinstance(content, dict):
+        raise ValueError(f"{INFO_FILE} has {content!r} for {kind.__name__}: copy the checkpoint again")
     unknown = content.keys() - {field.name for field in dataclasses.fields(kind)}
     if missing := needed - content.keys():
         raise ValueError(f"{INFO_FILE} lacks {sorted(missing)}: copy the checkpoint again")

@@ -12,8 +12,10 @@ from tqdm import tqdm
 from recbert.commands.histories import (
     COLUMNS,
     add_column_options,
+    add_time_option,
     missing_shards,
     read_histories,
+    times_of,
     write_shard,
 )
 from recbert.recommender import Recommender
@@ -35,22 +37,26 @@ def run(arguments: list[str]) -> int:
     weight, bias = recommender.scorer.item_vectors()
     output = Path(options.output)
     request = {
-        name: getattr(options, name) for name in ("checkpoint", "base", "histories", "shard_size", *COLUMNS)
+        name: getattr(options, name)
+        for name in ("checkpoint", "base", "histories", "shard_size", "at", *COLUMNS)
     }
     histories = read_histories(options.histories, *(getattr(options, name) for name in COLUMNS))
     for path, shard in tqdm(
         list(missing_shards(histories, output, options.shard_size, request)), desc="Shards"
     ):
-        known = [(user, items) for user, items in shard if len(recommender.unknown_items(items)) < len(items)]
+        known = [row for row in shard if len(recommender.unknown_items(row.items)) < len(row.items)]
         if len(known) < len(shard):
             logger.warning("%d users without a known item have no vector", len(shard) - len(known))
         batches = [
             known[start : start + options.batch_size] for start in range(0, len(known), options.batch_size)
         ]
-        parts = [recommender.encode([items for _, items in batch]) for batch in batches]
+        parts = [
+            recommender.encode([row.items for row in batch], timestamps=times_of(batch), at=options.at)
+            for batch in batches
+        ]
         vectors = torch.cat(parts) if parts else torch.empty(0, weight.shape[1])
         write_shard(
-            path, {"user_id": pa.array([user for user, _ in known], pa.string()), "vector": _lists(vectors)}
+            path, {"user_id": pa.array([row.user for row in known], pa.string()), "vector": _lists(vectors)}
         )
     columns = {"item_id": list(recommender.tokenizer.item_ids), "vector": _lists(weight)}
     if bias is not None:
@@ -79,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         help="event files, or Parquet with lists in a column `history`",
     )
     add_column_options(parser)
+    add_time_option(parser)
     add("--output", required=True, help="folder for the vectors")
     add("--device", default="cpu")
     add("--batch-size", type=int, default=256)

@@ -11,7 +11,7 @@ import numpy as np
 
 from recbert.baselines import ItemKNN, Markov, Popularity, RecentPopularity, SequentialRules
 from recbert.checkpoint import read_info, write_text
-from recbert.checkpoint.card import record_results
+from recbert.checkpoint.card import BLENDED, record_results
 from recbert.commands.looks import LOOKS_FILE, log_look
 from recbert.commands.session import leave_group, read_data
 from recbert.evaluation import (
@@ -24,7 +24,7 @@ from recbert.evaluation import (
     rank_targets,
 )
 from recbert.evaluation.saved import ranks_file, write_rankings
-from recbert.inputs import TargetRows, TrainRows
+from recbert.inputs import TargetRows, TrainRows, describe_request_time, request_times
 from recbert.recipe import EvaluationConfig, Recipe, load_recipe, recipe_parser
 from recbert.recommender import Recommender
 from recbert.tokenizer import ItemTokenizer
@@ -53,7 +53,7 @@ def run(arguments: list[str]) -> int:
             f"the prepared data has no {recipe.evaluation.part} part: its parts are {', '.join(data)}"
         )
     popularity = TrainRows(data["train"], least=1, seed=0).count_items(tokenizer.num_items)
-    targets = TargetRows(data[recipe.evaluation.part])
+    targets, asked = _targets(recipe, data, manifest)
     rankings: dict[str, Ranking] = {}
     for name, scorer in _scorers(recipe, data, tokenizer):
         rankings[name] = rank_targets(
@@ -65,7 +65,7 @@ def run(arguments: list[str]) -> int:
             progress=True,
         )
     metrics = RankingMetrics(resamples=recipe.evaluation.bootstrap)
-    split = f"{manifest['protocol']}; {_PARTS[recipe.evaluation.part]} part"
+    split = f"{manifest['protocol']}; {_PARTS[recipe.evaluation.part]} part{asked}"
     against = next(iter(rankings)) if len(rankings) > 1 else None
     table = build_table(
         rankings,
@@ -76,9 +76,8 @@ def run(arguments: list[str]) -> int:
         popularity=popularity,
     )
     buckets = build_bucket_table(rankings, popularity, metrics=metrics)
-    protocol = describe_protocol(split, next(iter(rankings.values())), metrics)
     result: dict[str, Any] = {
-        "protocol": protocol,
+        "protocol": describe_protocol(split, next(iter(rankings.values())), metrics),
         "part": recipe.evaluation.part,
         "targets": len(targets),
         "data_fingerprint": manifest["fingerprint"],
@@ -87,20 +86,32 @@ def run(arguments: list[str]) -> int:
     leave_group()
     if not recipe.training.should_save:
         return 0  # another process writes
-    output = Path(recipe.training.output_dir or "")
-    output.mkdir(parents=True, exist_ok=True)
-    report = f"{table}\n{buckets}"
-    if recipe.evaluation.part == "test":  # before anybody sees a figure
-        result["look"] = log_look(output, dict(_checkpoints(recipe)), result, COLUMNS)
-        report += f"\nLook number {result['look']} at the test part of this data ({output / LOOKS_FILE}).\n"
-    settings = _settings(recipe, manifest)
-    write_rankings(ranks_file(output, result["part"]), rankings, settings=settings, protocol=protocol)
-    write_text(output / "evaluation.json", json.dumps(result, indent=1) + "\n")
-    write_text(output / "evaluation.md", report)
-    if recipe.evaluation.part == "test":
-        _record(recipe, manifest["fingerprint"], result)
+    report = _write(recipe, rankings, result, _settings(recipe, manifest), f"{table}\n{buckets}")
     sys.stdout.write(json.dumps(result) + "\n" if options.json else report)
     return 0
+
+
+def _write(
+    recipe: Recipe,
+    rankings: dict[str, Ranking],
+    result: dict[str, Any],
+    settings: dict[str, Any],
+    report: str,
+) -> str:
+    """Write everything into the run's folder, a look at the test part first; give the report with its number."""
+    output = Path(recipe.training.output_dir or "")
+    output.mkdir(parents=True, exist_ok=True)
+    is_test = recipe.evaluation.part == "test"
+    if is_test:  # before anybody sees a figure
+        result["look"] = log_look(output, dict(_checkpoints(recipe)), result, COLUMNS)
+        report += f"\nLook number {result['look']} at the test part of this data ({output / LOOKS_FILE}).\n"
+    path = ranks_file(output, recipe.evaluation.part)
+    write_rankings(path, rankings, settings=settings, protocol=result["protocol"])
+    write_text(output / "evaluation.json", json.dumps(result, indent=1) + "\n")
+    write_text(output / "evaluation.md", report)
+    if is_test:
+        _record(recipe, result["data_fingerprint"], result)
+    return report
 
 
 def _settings(recipe: Recipe, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +122,18 @@ def _settings(recipe: Recipe, manifest: dict[str, Any]) -> dict[str, Any]:
         "part": recipe.evaluation.part,
         "filter_seen": recipe.evaluation.filter_seen,
         "allow_repeats": recipe.evaluation.allow_repeats,
+        "request_time": recipe.evaluation.request_time,
     }
+
+
+def _targets(recipe: Recipe, data: Any, manifest: dict[str, Any]) -> tuple[TargetRows, str]:
+    """Give what to predict, and in words when it is asked for where a checkpoint is told."""
+    targets = TargetRows(data[recipe.evaluation.part])
+    kind = recipe.evaluation.request_time
+    has_window = manifest["protocol"].startswith("global temporal split")
+    targets.request_times = request_times(targets, kind, has_window=has_window)
+    told = any(read_info(checkpoint).input.time_encoding for checkpoint, _ in _checkpoints(recipe))
+    return targets, f"; {describe_request_time(kind, has_window=has_window)}" if told else ""
 
 
 def _record(recipe: Recipe, fingerprint: str, result: dict[str, Any]) -> None:
@@ -125,11 +147,13 @@ def _record(recipe: Recipe, fingerprint: str, result: dict[str, Any]) -> None:
             figures = {metric: models[name][metric] for metric in COLUMNS}
             for metric, (low, high) in models[name]["intervals"].items():
                 figures |= {f"{metric}_low": low, f"{metric}_high": high}
+            blended = models.get(f"{name} {BLENDED}", {})
+            figures |= {f"{BLENDED}/{metric}": blended[metric] for metric in COLUMNS if blended}
             record_results(checkpoint, {**figures, **baselines}, result["protocol"])
 
 
 def _scorers(recipe: Recipe, data: Any, tokenizer: ItemTokenizer) -> Iterator[tuple[str, Scorer]]:
-    """Give everything to evaluate by the name to print: checkpoints first, then the baselines."""
+    """Give everything to evaluate by the name to print: checkpoints (and their blends), then baselines."""
     for checkpoint, name in _checkpoints(recipe):
         recommender = Recommender.from_pretrained(checkpoint, device=recipe.training.device)
         if recommender.tokenizer.item_ids != tokenizer.item_ids:
@@ -138,6 +162,8 @@ def _scorers(recipe: Recipe, data: Any, tokenizer: ItemTokenizer) -> Iterator[tu
                 "that it was trained on, or prepare the data with data.vocabulary set to it"
             )
         yield name, recommender.scorer
+        if recommender.blended is not None:
+            yield f"{name} {BLENDED}", recommender.blended
     for name in recipe.evaluation.baselines:
         baseline = _baseline(name, recipe.evaluation)
         baseline.fit(data["train"], tokenizer.num_items)

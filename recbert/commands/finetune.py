@@ -78,7 +78,11 @@ def _load_base(recipe: Recipe, tokenizer: ItemTokenizer) -> PreTrainedModel:
             f"objective.name is {recipe.objective.name!r} and {base} was trained with "
             f"{info.input.objective!r}: use the base's"
         )
-    for key, made in (("start_token", info.input.starts_with_bos), ("anchoring", info.input.anchoring)):
+    for key, made in (
+        ("start_token", info.input.starts_with_bos),
+        ("anchoring", info.input.anchoring),
+        ("time", info.input.time_encoding),
+    ):
         wanted = getattr(recipe.objective, key)
         if wanted != made:
             raise ValueError(

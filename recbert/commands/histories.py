@@ -1,22 +1,40 @@
 """Histories of many users from files, and answers written in shards that a second run does not repeat."""
 
 import argparse
+import dataclasses
 import glob
 import hashlib
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recbert.checkpoint import find_file, hash_file, write_text
+from recbert.checkpoint import RULES_FILE, find_file, hash_file, read_info, write_text
 from recbert.events import ITEM_ID, TIMESTAMP, USER_ID, read_events, stream_sorted
 
 HISTORY = "history"
+TIMESTAMPS = "timestamps"
 
-Histories = list[tuple[str, list[str]]]
+
+class UserHistory(NamedTuple):
+    """The history of one user.
+
+    Attributes:
+        user: the user's id.
+        items: item ids from the earliest.
+        times: epoch seconds of each; None if unknown.
+    """
+
+    user: str
+    items: list[str]
+    times: list[float] | None
+
+
+Histories = list[UserHistory]
 Shard = tuple[Path, Histories]
 
 
@@ -39,14 +57,15 @@ def read_histories(
 
     Args:
         pattern: event files, or Parquet files with one row a user, the user column and a list column
-            `history`; a path, a glob or a folder.
+            `history`, maybe with the times (epoch seconds) in another, `timestamps`; a path, a glob or a
+            folder.
         user: column of user ids.
         item: column of item ids of event files.
         time: column of times of event files.
         time_unit: what numbers in it count, or `iso`.
 
     Returns:
-        (user id, item ids from the earliest) pairs, sorted by user.
+        The histories, sorted by user.
 
     Raises:
         FileNotFoundError: the pattern matches no file.
@@ -54,25 +73,61 @@ def read_histories(
     """
     paths = sorted(glob.glob(f"{pattern}/*.parquet" if Path(pattern).is_dir() else pattern))
     if paths and paths[0].endswith(".parquet") and HISTORY in pq.read_schema(paths[0]).names:
-        return sorted((pair for path in paths for pair in _read_lists(path, user)), key=lambda pair: pair[0])
+        return sorted((row for path in paths for row in _read_lists(path, user)), key=lambda row: row.user)
     events = read_events(pattern, user=user, item=item, time=time, time_unit=time_unit)
-    histories: dict[str, list[str]] = {}
+    histories: dict[str, tuple[list[str], list[float]]] = {}
     for table in stream_sorted(events):
-        for name, event in zip(table[USER_ID].to_pylist(), table[ITEM_ID].to_pylist(), strict=True):
-            histories.setdefault(name, []).append(event)
-    return list(histories.items())
+        columns = (table[name].to_pylist() for name in (USER_ID, ITEM_ID, TIMESTAMP))
+        for name, event, when in zip(*columns, strict=True):
+            items, times = histories.setdefault(name, ([], []))
+            items.append(event)
+            times.append(when)
+    return [UserHistory(name, *columns) for name, columns in histories.items()]
 
 
-def _read_lists(path: str, user_column: str) -> Iterator[tuple[str, list[str]]]:
+def _read_lists(path: str, user_column: str) -> Iterator[UserHistory]:
     """Read a file with one history a row; a missing one is empty."""
-    missing = {user_column, HISTORY} - set(pq.read_schema(path).names)
+    names = set(pq.read_schema(path).names)
+    missing = {user_column, HISTORY} - names
     if missing:
         raise ValueError(
             f"{path} has no column {sorted(missing)}: files of histories need {user_column} and {HISTORY}"
         )
-    table = pq.read_table(path, columns=[user_column, HISTORY])
-    for user, items in zip(table[user_column].to_pylist(), table[HISTORY].to_pylist(), strict=True):
-        yield str(user), [str(item) for item in items or []]
+    wanted = [user_column, HISTORY, *({TIMESTAMPS} & names)]
+    table = pq.read_table(path, columns=wanted)
+    users, histories = table[user_column].to_pylist(), table[HISTORY].to_pylist()
+    times = table[TIMESTAMPS].to_pylist() if TIMESTAMPS in wanted else [None] * len(users)
+    for user, items, row in zip(users, histories, times, strict=True):
+        yield UserHistory(str(user), [str(item) for item in items or []], row)
+
+
+def times_of(histories: Histories) -> list[list[float]] | None:
+    """Give the times of histories; None where a file has none.
+
+    Args:
+        histories: from the same files.
+    """
+    times = [[] if row.times is None else row.times for row in histories]
+    return None if any(row.times is None and row.items for row in histories) else times
+
+
+def add_time_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--at` to a command line."""
+    parser.add_argument(
+        "--at",
+        type=_parse_time,
+        metavar="TIME",
+        help="when the items are asked for, epoch seconds or ISO 8601 (now); for checkpoints that know time",
+    )
+
+
+def _parse_time(text: str) -> float:
+    """Read epoch seconds or an ISO 8601 time, UTC where it names no zone."""
+    try:
+        return float(text)
+    except ValueError:
+        when = datetime.fromisoformat(text)
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
 def missing_shards(histories: Histories, output: Path, size: int, request: dict[str, Any]) -> Iterator[Shard]:
@@ -95,7 +150,7 @@ def missing_shards(histories: Histories, output: Path, size: int, request: dict[
     output.mkdir(parents=True, exist_ok=True)
     full = {
         **request,
-        "weights": _hash_weights(request["checkpoint"]),
+        **_hash_checkpoint(request["checkpoint"]),
         "users": len(histories),
         "histories_hash": _hash_histories(histories),
     }
@@ -117,12 +172,15 @@ def _hash_histories(histories: Histories) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _hash_weights(checkpoint: str) -> str | None:
-    """Identify what answers: a retrained checkpoint must not complete the shards of the one before."""
-    for name in ("adapter_model.safetensors", "model.safetensors"):
-        if (path := find_file(checkpoint, name)) is not None:
-            return hash_file(path)
-    return None
+def _hash_checkpoint(checkpoint: str) -> dict[str, Any]:
+    """Identify what answers: a retrained or blended checkpoint must not complete the shards of another."""
+    names = ("adapter_model.safetensors", "model.safetensors", RULES_FILE)
+    adapter, model, rules = (
+        path and hash_file(path) for path in (find_file(checkpoint, name) for name in names)
+    )
+    blend = read_info(checkpoint).blend
+    weights = {"weights": adapter or model}
+    return weights if blend is None else {**weights, "rules": rules, "blend": dataclasses.asdict(blend)}
 
 
 def write_shard(path: Path, columns: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ VERBS = {
     "pretrain": "train a new model",
     "finetune": "adapt a checkpoint with LoRA",
     "tune": "search for the best recipe on the validation part",
+    "blend": "blend a model with sequential rules, chosen on the validation part",
     "evaluate": "rank the full catalogue and compare with count baselines",
     "compare": "evaluated runs against each other, several seeds of a recipe averaged",
     "recommend": "next items for one history or for files of histories",

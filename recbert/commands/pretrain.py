@@ -49,6 +49,7 @@ def new_model(recipe: Recipe, tokenizer: ItemTokenizer) -> PreTrainedModel:
         dropout=size.dropout,
         max_length=recipe.sequences.max_length,
         tie_items=size.tie_items,
+        time_encoding=recipe.objective.time,
         mimetic=size.mimetic,
     )
     if size.shard_items:

@@ -11,8 +11,10 @@ from tqdm import tqdm
 from recbert.commands.histories import (
     COLUMNS,
     add_column_options,
+    add_time_option,
     missing_shards,
     read_histories,
+    times_of,
     write_shard,
 )
 from recbert.events.items import read_titles
@@ -55,6 +57,8 @@ def _answer_one(recommender: Recommender, options: argparse.Namespace) -> None:
         filter_seen=options.filter_seen,
         candidates=options.candidates,
         strict=options.strict,
+        timestamps=options.timestamps,
+        at=options.at,
     )
     rows = [
         {"item_id": item, "score": score, "title": recommender.titles.get(item)} for item, score in answer
@@ -78,7 +82,7 @@ def _answer_files(recommender: Recommender, options: argparse.Namespace) -> None
     """Write the answers to many histories, shard by shard."""
     histories = read_histories(options.histories, *(getattr(options, name) for name in COLUMNS))
     output = Path(options.output)
-    aside = ("output", "device", "json", "items", "history", "batch_size")
+    aside = ("output", "device", "json", "items", "history", "timestamps", "batch_size")
     request = {name: value for name, value in vars(options).items() if name not in aside}
     for path, shard in tqdm(
         list(missing_shards(histories, output, options.shard_size, request)), desc="Shards"
@@ -87,19 +91,21 @@ def _answer_files(recommender: Recommender, options: argparse.Namespace) -> None
             answer
             for start in range(0, len(shard), options.batch_size)
             for answer in recommender.recommend(
-                [items for _, items in shard[start : start + options.batch_size]],
+                [row.items for row in shard[start : start + options.batch_size]],
                 options.k,
                 exclude=options.exclude,
                 filter_seen=options.filter_seen,
                 candidates=options.candidates,
                 strict=options.strict,
+                timestamps=times_of(shard[start : start + options.batch_size]),
+                at=options.at,
             )
         ]
         columns = {
-            "user_id": [user for user, _ in shard],
+            "user_id": [row.user for row in shard],
             "item_ids": [[item for item, _ in answer] for answer in answers],
             "scores": [[score for _, score in answer] for answer in answers],
-            "answered_by": [_source(recommender, items) for _, items in shard],
+            "answered_by": [_source(recommender, row.items) for row in shard],
         }
         write_shard(path, columns)
     logger.info("%s holds the answers for %s users", output, f"{len(histories):,}")
@@ -117,8 +123,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--checkpoint", required=True, help="folder or Hub id of a checkpoint or adapter")
     add("--base", help="folder or Hub id of an adapter's base, if it is not where the adapter says")
     add("--history", nargs="*", metavar="ITEM", help="item ids of one user, the earliest first")
+    add("--timestamps", nargs="*", type=float, metavar="SECONDS", help="epoch seconds of --history")
     add("--histories", metavar="FILES", help="event files, or Parquet with lists in a column `history`")
     add_column_options(parser)
+    add_time_option(parser)
     add("--output", help="folder for the answers to --histories")
     add("--k", type=int, default=10, help="items a user (10)")
     add("--exclude", nargs="*", default=[], metavar="ITEM", help="items to leave out")

@@ -83,6 +83,7 @@ def objective_of(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> NextIt
             horizon=recipe.objective.horizon,
             anchoring=recipe.objective.anchoring,
             augmentation=recipe.objective.augmentation,
+            time_encoding=recipe.objective.time,
             loss=loss,
         )
     for key, default in (("start_token", False), ("horizon", 1)):
@@ -94,6 +95,7 @@ def objective_of(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> NextIt
         mask_rate=recipe.objective.mask_rate,
         last_item_share=recipe.objective.last_item_share,
         anchoring=recipe.objective.anchoring,
+        time_encoding=recipe.objective.time,
         augmentation=recipe.objective.augmentation,
         loss=loss,
     )

@@ -8,17 +8,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recbert.inputs import Moments
+
 SeenItems = Literal["filtered", "kept", "filtered unless they are the target"]
 
 
 class Scorer(Protocol):
     """Whatever scores every item for a batch of histories: a model behind a backend, or a count baseline."""
 
-    def scores(self, histories: Sequence[NDArray[np.int64]], /) -> torch.Tensor:
+    def scores(
+        self, histories: Sequence[NDArray[np.int64]], moments: Moments | None = None, /
+    ) -> torch.Tensor:
         """Score all items.
 
         Args:
             histories: B arrays of token ids, the earliest event first, `[UNK]` for unknown items.
+            moments: their times, which a scorer is free to ignore; None for unknown ones.
 
         Returns:
             (B, num_items) fp32; column j is the item with token id `FIRST_ITEM_ID + j`. Special tokens have
@@ -31,7 +36,9 @@ class Scorer(Protocol):
 class BlockScorer(Scorer, Protocol):
     """A scorer that can also give its scores a few rows at a time, so that they are ranked in the cache."""
 
-    def score_blocks(self, histories: Sequence[NDArray[np.int64]], /) -> Iterator[torch.Tensor]:
+    def score_blocks(
+        self, histories: Sequence[NDArray[np.int64]], moments: Moments | None = None, /
+    ) -> Iterator[torch.Tensor]:
         """Yield the rows of `scores` in order, (b, num_items) each; the caller may change what it got."""
         ...
 

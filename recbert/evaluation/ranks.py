@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from recbert.evaluation.gathering import gather_rows, process_place
 from recbert.evaluation.lists import tile_maxima, top_items
 from recbert.evaluation.ranking import BlockScorer, Ranking, Scorer, SeenItems
-from recbert.inputs import TargetRows, TokenIds, group_by_length
+from recbert.inputs import Moments, TargetRows, TokenIds, group_by_length
 from recbert.tokenizer import FIRST_ITEM_ID
 
 Cells = tuple[Tensor, Tensor]
@@ -145,7 +145,7 @@ def rank_targets(
         rows = batches[min(number, len(batches) - 1)]
         histories = [targets.history(row) for row in rows]
         seen = histories if filter_seen else None
-        for start, scores in _blocks(scorer, histories):
+        for start, scores in _blocks(scorer, histories, targets.moments(rows)):
             few = slice(start, start + len(scores))
             own = torch.from_numpy(items[rows[few]])
             found = _rank_block(scores, own, seen and seen[few], allow_repeats, k)
@@ -165,12 +165,13 @@ def rank_targets(
     )
 
 
-def _blocks(scorer: Scorer, histories: Sequence[TokenIds]) -> Iterator[tuple[int, Tensor]]:
+def _blocks(scorer: Scorer, histories: Sequence[TokenIds], moments: Moments) -> Iterator[tuple[int, Tensor]]:
     """Give the number of the first row of each block of scores, and the block, which may be changed."""
     if isinstance(scorer, BlockScorer):
-        blocks = scorer.score_blocks(histories)
+        blocks = scorer.score_blocks(histories, moments)
     else:
-        blocks = (part.float().clone() for part in torch.split(scorer.scores(histories), _ROWS_AT_ONCE))
+        scores = scorer.scores(histories, moments)
+        blocks = (part.float().clone() for part in torch.split(scores, _ROWS_AT_ONCE))
     start = 0
     for block in blocks:
         yield start, block

@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor
 from recbert.evaluation.lists import top_items
 from recbert.evaluation.ranking import Ranking, SeenItems
 from recbert.evaluation.ranks import Cells, item_indices, rank_scores, seen_cells
-from recbert.inputs import TargetRows, TokenIds, count_known, group_by_length
+from recbert.inputs import Moments, TargetRows, TokenIds, count_known, group_by_length
 from recbert.sharding import group_of, own_slice, owned_rows
 from recbert.tokenizer import FIRST_ITEM_ID
 
@@ -21,7 +21,7 @@ _BLOCK_ROWS = 4096
 class VectorScorer(Protocol):
     """Gives hidden states, as `recbert.backends.TorchScorer` does."""
 
-    def vectors(self, histories: Sequence[TokenIds], /) -> Tensor:
+    def vectors(self, histories: Sequence[TokenIds], moments: Moments | None = None, /) -> Tensor:
         """Give the hidden states (B, D) of histories with a known item."""
         ...
 
@@ -100,7 +100,8 @@ def rank_over_shards(
         some, others = rows[known], rows[~known]
         if len(some):
             histories, own = [targets.history(row) for row in some], torch.from_numpy(items[some])
-            ranks[some], top[some] = _rank_known(scorer, table, histories, own, filter_seen, k)
+            vectors = scorer.vectors(histories, targets.moments(some))
+            ranks[some], top[some] = _rank_known(vectors, table, histories, own, filter_seen, k)
         if len(others):
             ranks[others], top[others] = _rank_unknown(popularity, torch.from_numpy(items[others]), k)
     seen_items: SeenItems = "filtered" if filter_seen else "kept"
@@ -134,7 +135,7 @@ def _rank_unknown(popularity: TokenIds, targets: Tensor, k: int) -> tuple[Tensor
 
 
 def _rank_known(
-    scorer: VectorScorer,
+    vectors: Tensor,
     table: ItemSlice,
     histories: Sequence[TokenIds],
     targets: Tensor,
@@ -142,7 +143,6 @@ def _rank_known(
     k: int,
 ) -> tuple[Tensor, Tensor]:
     """Give the ranks (B,) and best items (B, K) of targets (B,) whose histories have a known item."""
-    vectors = scorer.vectors(histories)
     targets = targets.to(vectors.device)
     seen = seen_cells(histories) if filter_seen else None
     own = vectors.new_full((len(targets),), -torch.inf)  # the targets' scores

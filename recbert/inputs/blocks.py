@@ -20,6 +20,7 @@ class Block(NamedTuple):
         marks: bytes whose bits, the lowest first, say which tokens are targets.
         shift: the bit of the first token in `marks`, from 0 to 7.
         is_first: (n,) bool, the row is the first one of its user.
+        times: (T,) epoch seconds, NaN where missing; None where nobody asked for them.
     """
 
     bounds: TokenIds
@@ -27,6 +28,7 @@ class Block(NamedTuple):
     marks: NDArray[np.uint8]
     shift: int
     is_first: NDArray[np.bool_]
+    times: NDArray[np.float64] | None = None
 
     def targets(self, places: TokenIds) -> NDArray[np.bool_]:
         """Say which of some tokens are targets.
@@ -44,21 +46,22 @@ class Block(NamedTuple):
         return np.unpackbits(self.marks, count=end, bitorder="little")[self.shift :].astype(np.bool_)
 
 
-def read_blocks(part: Any) -> Iterator[Block]:
+def read_blocks(part: Any, *, with_times: bool = False) -> Iterator[Block]:
     """Give the rows of a part in its order.
 
     Args:
         part: a `datasets.Dataset`, a pyarrow Table, or dictionaries with `input_ids`, `is_target` and, for
             windows that overlap, `user_id`.
+        with_times: read `timestamps` too.
 
     Raises:
         ValueError: a column is absent or has missing values.
     """
     table = _table(part)
     if table is None:
-        yield from _plain_block(part)
+        yield from _plain_block(part, with_times)
         return
-    for name in ("input_ids", "is_target"):
+    for name in ("input_ids", "is_target", *(["timestamps"] if with_times else [])):
         if name not in table.column_names:
             raise ValueError(f"the training part has no column '{name}': make it with build_sequences")
     user = None
@@ -66,7 +69,7 @@ def read_blocks(part: Any) -> Iterator[Block]:
         if not len(batch):
             continue
         block, user = _arrow_block(batch, user)
-        yield block
+        yield block._replace(times=_times(batch)) if with_times else block
 
 
 def read_columns(part: Any) -> Iterator[tuple[Block, Any, NDArray[np.float64]]]:
@@ -81,14 +84,12 @@ def read_columns(part: Any) -> Iterator[tuple[Block, Any, NDArray[np.float64]]]:
     table = _table(part)
     if table is None:
         rows = list(part)
-        for block in _plain_block(rows):
-            times = np.concatenate([np.asarray(row["timestamps"], dtype=np.float64) for row in rows])
-            yield block, [row["user_id"] for row in rows], times
+        for block in _plain_block(rows, with_times=True):
+            yield block, [row["user_id"] for row in rows], cast("NDArray[np.float64]", block.times)
         return
     for batch in table.to_batches(max_chunksize=_ROWS_IN_BLOCK):
         if len(batch):
-            times = _elements(batch.column("timestamps")).to_numpy(zero_copy_only=False)
-            yield _arrow_block(batch, None)[0], batch.column("user_id"), times
+            yield _arrow_block(batch, None)[0], batch.column("user_id"), _times(batch)
 
 
 def _table(part: Any) -> Any:
@@ -115,6 +116,7 @@ def merge_blocks(blocks: list[Block]) -> Block:
         np.packbits(np.concatenate(marks), bitorder="little"),
         0,
         np.concatenate([block.is_first for block in blocks]),
+        None if blocks[0].times is None else np.concatenate([cast(Any, block.times) for block in blocks]),
     )
 
 
@@ -145,13 +147,19 @@ def _arrow_block(batch: Any, user: Any) -> tuple[Block, Any]:
     return block, user
 
 
+def _times(batch: Any) -> NDArray[np.float64]:
+    """Give the epoch seconds of the tokens of an Arrow record batch, NaN where missing, (T,)."""
+    times: NDArray[np.float64] = _elements(batch.column("timestamps")).to_numpy(zero_copy_only=False)
+    return times
+
+
 def _elements(lists: Any) -> Any:
     """Give the elements of an Arrow list array one after another, without those that a slice left out."""
     first, last = lists.offsets[0].as_py(), lists.offsets[-1].as_py()
     return lists.values.slice(first, last - first)
 
 
-def _plain_block(part: Iterable[dict[str, Any]]) -> Iterator[Block]:
+def _plain_block(part: Iterable[dict[str, Any]], with_times: bool = False) -> Iterator[Block]:
     """Give the rows of dictionaries as one block."""
     rows = list(part)
     if not rows:
@@ -159,6 +167,9 @@ def _plain_block(part: Iterable[dict[str, Any]]) -> Iterator[Block]:
     tokens = [np.asarray(row["input_ids"], dtype=np.int64) for row in rows]
     marks = [np.asarray(row["is_target"], dtype=np.bool_) for row in rows]
     users = [cast("str | None", row.get("user_id")) for row in rows]
+    if with_times and any("timestamps" not in row for row in rows):
+        raise ValueError("the training part has no column 'timestamps': make it with build_sequences")
+    times = [np.asarray(row["timestamps"], dtype=np.float64) for row in rows] if with_times else None
     bounds = np.cumsum([0, *(len(row) for row in tokens)])
     is_first = [
         user is not None and user != before for user, before in zip(users, [None, *users], strict=False)
@@ -169,4 +180,5 @@ def _plain_block(part: Iterable[dict[str, Any]]) -> Iterator[Block]:
         np.packbits(np.concatenate(marks), bitorder="little"),
         0,
         np.array(is_first, dtype=np.bool_),
+        None if times is None else np.concatenate(times),
     )

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 TokenIds = NDArray[np.int64]
-_Element = TypeVar("_Element", np.int64, np.bool_)
+_Element = TypeVar("_Element", np.int64, np.bool_, np.float64)
 
 
-def lay_out(values: NDArray[_Element], present: NDArray[np.bool_], fill: int) -> NDArray[_Element]:
+def lay_out(values: NDArray[_Element], present: NDArray[np.bool_], fill: float) -> NDArray[_Element]:
     """Lay rows that stand one after another into a rectangle.
 
     Args:

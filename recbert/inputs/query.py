@@ -7,8 +7,10 @@ import numpy as np
 import torch
 
 from recbert.checkpoint import InputFormat
+from recbert.inputs.moments import Moments
 from recbert.inputs.padding import TokenIds, lay_out, present_places, ranges
 from recbert.inputs.positions import add_positions
+from recbert.inputs.times import add_times
 from recbert.tokenizer import BOS_ID, FIRST_ITEM_ID, MASK_ID, PAD_ID
 
 
@@ -20,7 +22,8 @@ class Query(NamedTuple):
         attention_mask: (B, L) int64, 1 at real tokens; None where all rows are equally long: they need no
             mask, and attend faster without.
         last: (B,) int64, the position whose hidden state predicts.
-        beside: what else the checkpoint's format adds, by the model's argument names.
+        beside: what else the checkpoint's format adds, by the model's argument names; see
+            `recbert.inputs.times` and `recbert.inputs.positions`.
     """
 
     input_ids: torch.Tensor
@@ -54,7 +57,9 @@ def count_known(histories: Sequence[TokenIds]) -> TokenIds:
     return np.diff(np.append(0, np.cumsum(known))[ends], prepend=0)
 
 
-def build_query(histories: Sequence[TokenIds], input_format: InputFormat) -> Query:
+def build_query(
+    histories: Sequence[TokenIds], input_format: InputFormat, moments: Moments | None = None
+) -> Query:
     """Build the input that asks a model for the next item of each history.
 
     Items that the vocabulary does not have are skipped (their row was never trained); the latest
@@ -64,6 +69,8 @@ def build_query(histories: Sequence[TokenIds], input_format: InputFormat) -> Que
     Args:
         histories: B arrays of token ids, the earliest event first.
         input_format: the checkpoint's format.
+        moments: when the events happened and when the query is asked; needed only for a format with a time
+            encoding, for which None stands for unknown times.
 
     Raises:
         ValueError: a history has no known item.
@@ -73,7 +80,8 @@ def build_query(histories: Sequence[TokenIds], input_format: InputFormat) -> Que
         raise ValueError("a history has no item that the vocabulary knows: answer it by popularity instead")
     lengths = np.minimum(counts, input_format.history_length)
     flat = np.concatenate(histories, dtype=np.int64)
-    latest = flat[flat >= FIRST_ITEM_ID][ranges(np.cumsum(counts) - lengths, lengths)]
+    places = np.flatnonzero(flat >= FIRST_ITEM_ID)[ranges(np.cumsum(counts) - lengths, lengths)]
+    latest, events = flat[places], lengths
     if input_format.starts_with_bos:
         latest = np.insert(latest, np.cumsum(lengths) - lengths, BOS_ID)
         lengths = lengths + 1
@@ -83,7 +91,28 @@ def build_query(histories: Sequence[TokenIds], input_format: InputFormat) -> Que
     present = present_places(lengths)
     input_ids, last = torch.from_numpy(lay_out(latest, present, PAD_ID)), torch.from_numpy(lengths - 1)
     mask = torch.from_numpy(present.astype(np.int64))
-    if input_format.anchoring == "left":
+    encoding, anchoring = input_format.time_encoding, input_format.anchoring
+    if encoding is None and anchoring == "left":
         return Query(input_ids, None if present.all() else mask, last)
     inputs = add_positions({"input_ids": input_ids, "attention_mask": mask}, input_format)
-    return Query(input_ids, mask, last, {"position_ids": inputs["position_ids"]})
+    if encoding is not None:
+        if moments is None:
+            moments = Moments.unknown([len(history) for history in histories])
+        times = np.concatenate(moments.times, dtype=np.float64)[places]
+        times = np.insert(times, np.cumsum(events), moments.at)
+        events = events + 1
+        if input_format.starts_with_bos:
+            times = np.insert(times, np.cumsum(events) - events, np.nan)
+            events = events + 1
+        inputs = add_times(inputs, times, events, input_format)
+    return _beside_query(inputs, last, input_format)
+
+
+def _beside_query(inputs: dict[str, torch.Tensor], last: torch.Tensor, input_format: InputFormat) -> Query:
+    """Make a query of inputs that hold more than token ids and a mask."""
+    input_ids, mask = inputs.pop("input_ids"), inputs.pop("attention_mask")
+    # Positions that do not count on by 1 would be taken for those of packed sequences without a mask.
+    needs_mask = "position_ids" in inputs or not bool(mask.all())
+    return Query(
+        input_ids, mask if needs_mask else None, 2 * last + 1 if input_format.has_clock else last, inputs
+    )

@@ -4,8 +4,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recbert.inputs.blocks import read_columns
+from recbert.inputs.moments import Moments
 from recbert.inputs.padding import TokenIds
 
 
@@ -16,7 +18,7 @@ class Target(NamedTuple):
         user: the user's id.
         history: (L,) token ids of the user's earlier events, the earliest first, not cut.
         token_id: the event's item; `[UNK]` when it never occurs in training.
-        request_time: the event's time in epoch seconds.
+        request_time: when it is asked for, in epoch seconds: the event's time.
     """
 
     user: str
@@ -38,6 +40,9 @@ class TargetRows:
     Attributes:
         lengths: (N,) length of each target's history.
         token_ids: (N,) the item of each target, `[UNK]` when it never occurs in training.
+        true_times: (N,) epoch seconds of each target.
+        request_times: (N,) epoch seconds at which each is asked for: those of the targets unless others are
+            set, see `request_times`.
     """
 
     def __init__(self, part: Iterable[dict[str, Any]]) -> None:
@@ -56,6 +61,8 @@ class TargetRows:
         self._start = np.concatenate([none, *starts])  # (N,) of the row, in its block
         self.lengths: TokenIds = self._place - self._start
         self.token_ids: TokenIds = np.concatenate([none, *tokens]).astype(np.int64)
+        self.true_times = self._times_at(self._place)
+        self.request_times = self.true_times
 
     def __len__(self) -> int:
         """Give the number of targets."""
@@ -63,10 +70,12 @@ class TargetRows:
 
     def __getitem__(self, index: int) -> Target:
         """Give one target with its history."""
-        block, users, times = self._blocks[self._block[index]]
+        block, users, _ = self._blocks[self._block[index]]
         place = self._place[index]
         user = users[int(self._row[index])]
-        return Target(str(user), self.history(index), int(block.tokens[place]), float(times[place]))
+        return Target(
+            str(user), self.history(index), int(block.tokens[place]), float(self.request_times[index])
+        )
 
     def __iter__(self) -> Iterator[Target]:
         """Give the targets in order."""
@@ -78,6 +87,35 @@ class TargetRows:
         history = block.tokens[self._start[index] : self._place[index]]
         tokens: TokenIds = history.astype(np.int64, copy=False)
         return tokens
+
+    @property
+    def last_times(self) -> NDArray[np.float64]:
+        """Give the epoch seconds of the last event before each target, (N,); NaN where there is none."""
+        last = self._times_at(np.maximum(self._place - 1, self._start))
+        return np.where(self.lengths > 0, last, np.nan)
+
+    def _times_at(self, places: TokenIds) -> NDArray[np.float64]:
+        """Give the epoch seconds of one place in the row of each target, (N,)."""
+        found = np.empty(len(places))
+        for number, (_, _, times) in enumerate(self._blocks):
+            own = self._block == number
+            found[own] = times[places[own]]
+        return found
+
+    def moments(self, rows: TokenIds) -> Moments:
+        """Give the times of the histories of some targets, and their request times.
+
+        Args:
+            rows: (B,) target numbers.
+        """
+        return Moments([self._times(row) for row in rows], self.request_times[rows])
+
+    def _times(self, index: int) -> NDArray[np.float64]:
+        """Give the (L,) epoch seconds of the events before a target."""
+        times: NDArray[np.float64] = self._blocks[self._block[index]][2][
+            self._start[index] : self._place[index]
+        ]
+        return times
 
     @property
     def users(self) -> list[str]:

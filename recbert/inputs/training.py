@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from recbert.inputs.blocks import Block, merge_blocks, read_blocks
+from recbert.inputs.moments import check_times
 from recbert.inputs.padding import TokenIds, ranges
 from recbert.tokenizer import FIRST_ITEM_ID
 
@@ -40,6 +41,7 @@ class TrainBatch(NamedTuple):
         seed: with the epoch and a row's number it decides what is drawn for that row: not the batch, and not
             the number of processes.
         epoch: counted from 0.
+        times: (T,) epoch seconds, NaN where unknown; None where they are not needed.
     """
 
     tokens: TokenIds
@@ -48,6 +50,7 @@ class TrainBatch(NamedTuple):
     rows: TokenIds
     seed: int
     epoch: int
+    times: NDArray[np.float64] | None = None
 
     def last(self, most: int) -> Self:
         """Cut each sequence to its latest events.
@@ -67,10 +70,15 @@ class TrainBatch(NamedTuple):
             places: (T',) which event of the batch stands at each place; it may come more than once.
             lengths: (B,) events of each new sequence.
         """
-        return self._replace(tokens=self.tokens[places], is_target=self.is_target[places], lengths=lengths)
+        return self._replace(
+            tokens=self.tokens[places],
+            is_target=self.is_target[places],
+            lengths=lengths,
+            times=None if self.times is None else self.times[places],
+        )
 
     def prepend(self, token_id: int) -> Self:
-        """Put a token in front of each sequence; it is no target, all else it has from the first event.
+        """Put a token in front of each sequence; it is no target and has no time.
 
         Args:
             token_id: the token.
@@ -80,6 +88,8 @@ class TrainBatch(NamedTuple):
         batch = self.take(places, self.lengths + 1)
         fronts = starts + np.arange(len(starts))
         batch.tokens[fronts], batch.is_target[fronts] = token_id, False
+        if batch.times is not None:
+            batch.times[fronts] = np.nan
         return batch
 
 
@@ -96,17 +106,18 @@ class TrainRows(torch.utils.data.Dataset[TrainBatch]):
             `datasets.Dataset`, a pyarrow Table or a list of dictionaries.
         least: known events that a row needs.
         seed: decides, with epoch and row number, what is drawn for a row.
+        with_times: read `timestamps` too.
 
     Raises:
         ValueError: a column is absent or has missing values.
     """
 
-    def __init__(self, part: Any, *, least: int, seed: int) -> None:
-        self._least, self._seed = least, seed
+    def __init__(self, part: Any, *, least: int, seed: int, with_times: bool = False) -> None:
+        self._least, self._seed, self._with_times = least, seed, with_times
         self.unknown = 0
         self.dropped = 0
         self._counts = np.zeros(0, dtype=np.int64)
-        blocks = list(read_blocks(part))
+        blocks = list(read_blocks(part, with_times=with_times))
         if len(blocks) > 1 and sum(len(block.tokens) for block in blocks) <= _TOKENS_IN_MEMORY:
             blocks = [merge_blocks(blocks)]
         self._blocks = blocks
@@ -149,19 +160,22 @@ class TrainRows(torch.utils.data.Dataset[TrainBatch]):
             # A real item, since attention over padding alone is undefined.
             tokens = np.full(self._least, FIRST_ITEM_ID)
             one = np.array([self._least])
-            return TrainBatch(tokens, tokens < 0, one, np.zeros(1, np.int64), self._seed, draw.epoch)
-        tokens, is_target, lengths = self._gather(draw.rows)
-        known = tokens >= FIRST_ITEM_ID
-        if not known.all():
-            tokens, is_target, lengths = tokens[known], is_target[known], self._known[draw.rows]
-        return TrainBatch(tokens, is_target, lengths.astype(np.int64), draw.rows, self._seed, draw.epoch)
+            times = np.full(self._least, np.nan) if self._with_times else None
+            return TrainBatch(tokens, tokens < 0, one, np.zeros(1, np.int64), self._seed, draw.epoch, times)
+        batch = self._gather(draw)
+        known = batch.tokens >= FIRST_ITEM_ID
+        if known.all():
+            return batch
+        return batch.take(np.flatnonzero(known), self._known[draw.rows].astype(np.int64))
 
-    def _gather(self, rows: TokenIds) -> tuple[TokenIds, NDArray[np.bool_], NDArray[np.int32]]:
-        """Give tokens (T,), targets (T,) and lengths (B,) of rows as they are stored."""
+    def _gather(self, draw: Draw) -> TrainBatch:
+        """Give rows as they are stored."""
+        rows = draw.rows
         lengths, starts, owners = self._length[rows], self._start[rows], self._block[rows]
         ends = np.cumsum(lengths)
         tokens = np.empty(ends[-1], dtype=np.int64)
         is_target = np.empty(ends[-1], dtype=np.bool_)
+        times = np.empty(ends[-1]) if self._with_times else None
         for number in np.unique(owners):
             own = np.flatnonzero(owners == number)
             block = self._blocks[number]
@@ -169,7 +183,17 @@ class TrainRows(torch.utils.data.Dataset[TrainBatch]):
             goal = ranges(ends[own] - lengths[own], lengths[own])
             tokens[goal] = block.tokens[source]
             is_target[goal] = block.targets(source)
-        return tokens, is_target, lengths
+            if times is not None and block.times is not None:
+                times[goal] = block.times[source]
+        return TrainBatch(tokens, is_target, lengths.astype(np.int64), rows, self._seed, draw.epoch, times)
+
+    def check_times(self) -> None:
+        """Refuse times that tell nothing.
+
+        Raises:
+            ValueError: all times are the same or missing.
+        """
+        check_times([block.times for block in self._blocks if block.times is not None])
 
     def count_items(self, num_items: int) -> TokenIds:
         """Count the events of each item; an event that several windows share counts once.

@@ -20,9 +20,12 @@ from recbert.models.families import FAMILIES, OTHER, Family, find_family
 from recbert.models.head import item_head
 from recbert.models.initial import start_mimetic
 from recbert.models.probe import probe_model
+from recbert.models.times import axes_settings, check_time_encoding, takes_types
 from recbert.recurrent import CELLS, RecurrentConfig, RecurrentForCausalLM
+from recbert.tokenizer.times import NUM_TOKEN_TYPES
 
 if TYPE_CHECKING:
+    from recbert.checkpoint import TimeEncoding
     from recbert.tokenizer import ItemTokenizer
 
 logger = logging.getLogger(__name__)
@@ -63,6 +66,7 @@ def build_model(
     dropout: float = 0.1,
     max_length: int = 200,
     tie_items: bool = True,
+    time_encoding: TimeEncoding | None = None,
     mimetic: bool = False,
 ) -> PreTrainedModel:
     """A freshly initialised model of a family whose vocabulary are the items of `tokenizer`.
@@ -80,12 +84,13 @@ def build_model(
         max_length: positions the model must hold, an appended [MASK] included.
         tie_items: whether items as input and items as candidates share one table. Two tables nearly double
             the model and lose the help that each gives the other, so try them where items are frequent.
+        time_encoding: that of the objective; the family has to take token types or rotary positions then.
         mimetic: start every attention layer as an average of the vectors it attends to; see
             `recbert.models.initial`.
 
     Raises:
         ValueError: a size out of range or one the family ignores, an unknown family, or a pair of family and
-            objective that does not exist; the message names what works.
+            objective or time encoding that does not exist; the message names what works.
     """
     sizes = _Sizes(
         len(tokenizer),
@@ -98,6 +103,7 @@ def build_model(
         tie_items,
     )
     row = find_family(family, objective)
+    check_time_encoding(family, time_encoding)
     if mimetic and not row.attention_values:
         able = [name for name, other in FAMILIES.items() if other.attention_values]
         raise ValueError(f"mimetic: family={family!r} has no such start; choose one of {', '.join(able)}.")
@@ -106,6 +112,8 @@ def build_model(
     auto_class: Any = AutoModelForMaskedLM if objective == "masked-item" else AutoModelForCausalLM
     try:
         config = _build_config(family, row, tokenizer, sizes, objective)
+        if row.token_types == "own table" and takes_types(time_encoding):
+            config.type_vocab_size = NUM_TOKEN_TYPES
         model = cast(PreTrainedModel, auto_class.from_config(config))
     except ValueError:
         raise
@@ -122,11 +130,17 @@ def build_model(
     return model
 
 
-def check_fits(model: nn.Module, tokenizer: ItemTokenizer, max_length: int) -> None:
-    """Checks that a model has a row for every token of `tokenizer` and `max_length` positions.
+def check_fits(
+    model: nn.Module,
+    tokenizer: ItemTokenizer,
+    max_length: int,
+    time_encoding: TimeEncoding | None = None,
+) -> None:
+    """Checks that a model has a row for every token of `tokenizer`, `max_length` positions and room for time.
 
     Raises:
-        ValueError: the vocabulary or `max_length` is larger than the model's.
+        ValueError: the vocabulary or `max_length` is larger than the model's, or it does not take the time
+            encoding.
     """
     config = cast(PreTrainedConfig, model.config)
     rows = cast(nn.Embedding, cast(PreTrainedModel, model).get_input_embeddings()).weight.shape[0]
@@ -141,6 +155,15 @@ def check_fits(model: nn.Module, tokenizer: ItemTokenizer, max_length: int) -> N
             f"max_length={max_length}: the model holds at most {positions} positions; lower max_length or "
             "build a model with more."
         )
+    check_time_encoding(config.model_type, time_encoding)
+    row = FAMILIES.get(config.model_type, OTHER)
+    if row.token_types == "own table" and takes_types(time_encoding):
+        types = config.type_vocab_size
+        if types < NUM_TOKEN_TYPES:
+            raise ValueError(
+                f"time_encoding={time_encoding!r}: the model has {types} token types and {NUM_TOKEN_TYPES} "
+                "are needed; build it with build_model(..., time_encoding=...)"
+            )
 
 
 def model_positions(config: PreTrainedConfig) -> int | None:
@@ -186,6 +209,8 @@ def _build_config(
         **_size_values(family, row, sizes, tokenizer.pad_token_id),
         **row.settings,
     }
+    if row.rotary_axes == 3:
+        values |= axes_settings(sizes.hidden_size // sizes.num_attention_heads, sizes.num_hidden_layers)
     if hasattr(default, "cls_token_id"):
         values |= {"cls_token_id": tokenizer.bos_token_id, "sep_token_id": tokenizer.eos_token_id}
     if objective == "masked-item":

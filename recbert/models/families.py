@@ -37,6 +37,9 @@ class Family:
     in front of the values in one matrix.
     `feed_forward_is_factor` marks families that ask for the feed-forward width as a multiple of the hidden
     size.
+    `token_types` says where `token_type_ids` are looked up: in a table whose length `type_vocab_size` sets,
+    or among the items; None where a family does not take them.
+    `rotary_axes` counts the sets of positions that turn queries and keys: 0 without rotary positions.
     """
 
     hidden: tuple[str, ...] = ("hidden_size",)
@@ -51,6 +54,8 @@ class Family:
     settings: Mapping[str, object] = field(default_factory=dict)
     lora_targets: tuple[str, ...] = ()
     position_wise: tuple[str, ...] = ()
+    token_types: Literal["own table", "items"] | None = None
+    rotary_axes: Literal[0, 1, 3] = 0
     attention_values: tuple[str, ...] = ()
 
 
@@ -64,6 +69,7 @@ _LLAMA_PLACES = ("model.layers.{last}.mlp", "model.norm")
 _BERT = Family(
     lora_targets=_BERT_LINEARS,
     position_wise=("bert.encoder.layer.{last}.intermediate", "cls"),
+    token_types="own table",
     attention_values=(
         "bert.encoder.layer.{layer}.attention.self.value",
         "bert.encoder.layer.{layer}.attention.output.dense",
@@ -73,6 +79,7 @@ _ROBERTA = Family(
     unused_positions="pad",
     lora_targets=_BERT_LINEARS,
     position_wise=("roberta.encoder.layer.{last}.intermediate", "lm_head"),
+    token_types="own table",
 )
 _LLAMA = Family(
     heads=("num_attention_heads", "num_key_value_heads"),
@@ -80,6 +87,7 @@ _LLAMA = Family(
     dropout=("attention_dropout",),
     lora_targets=_LLAMA_LINEARS,
     position_wise=_LLAMA_PLACES,
+    rotary_axes=1,
 )
 _WINDOWLESS_LLAMA = Family(
     heads=_LLAMA.heads,
@@ -88,6 +96,7 @@ _WINDOWLESS_LLAMA = Family(
     settings={"sliding_window": None},
     lora_targets=_LLAMA_LINEARS,
     position_wise=_LLAMA_PLACES,
+    rotary_axes=1,
 )
 
 FAMILIES: dict[str, Family] = {
@@ -106,12 +115,16 @@ FAMILIES: dict[str, Family] = {
     "modernbert": Family(
         dropout=("embedding_dropout", "attention_dropout", "mlp_dropout"),
         lora_targets=("Wqkv", "Wo", "Wi"),
+        rotary_axes=1,
     ),
-    "electra": Family(hidden=("hidden_size", "embedding_size"), lora_targets=_BERT_LINEARS),
+    "electra": Family(
+        hidden=("hidden_size", "embedding_size"), lora_targets=_BERT_LINEARS, token_types="own table"
+    ),
     "albert": Family(
         hidden=("hidden_size", "embedding_size"),
         settings={"hidden_act": "gelu"},  # as for gpt2
         lora_targets=("query", "key", "value", "dense", "ffn", "ffn_output"),
+        token_types="own table",
     ),
     # MPNet takes 1 for the pad id of its positions, whatever the configuration says.
     "mpnet": Family(unused_positions=2, lora_targets=("q", "k", "v", "o", "dense")),
@@ -126,6 +139,7 @@ FAMILIES: dict[str, Family] = {
             "position_biased_input": False,
         },
         lora_targets=("query_proj", "key_proj", "value_proj", "dense"),
+        token_types="own table",
     ),
     "gpt2": Family(
         hidden=("n_embd",),
@@ -138,6 +152,7 @@ FAMILIES: dict[str, Family] = {
         settings={"activation_function": "gelu"},
         lora_targets=("c_attn", "c_proj", "c_fc"),
         position_wise=("transformer.h.{last}.mlp",),
+        token_types="items",
         attention_values=_GPT_VALUES,
     ),
     # Norms behind the sums, as in the Transformer and SASRec of 2017 and 2018.
@@ -151,6 +166,7 @@ FAMILIES: dict[str, Family] = {
         lora_targets=("c_attn", "c_proj", "c_fc"),
         position_wise=("transformer.h.{last}.mlp",),
         attention_values=_GPT_VALUES,
+        token_types="items",
     ),
     "llama": _LLAMA,
     "qwen2": Family(
@@ -158,14 +174,26 @@ FAMILIES: dict[str, Family] = {
         dropout=_LLAMA.dropout,
         lora_targets=_LLAMA_LINEARS,
         position_wise=_LLAMA_PLACES,
+        rotary_axes=1,
     ),
     "qwen3": _LLAMA,
+    # Gated attention on three sets of positions; `recbert.models.times` spreads them, and
+    # leaves out the linear layers of its default configuration.
+    "qwen3_5_text": Family(
+        heads=_LLAMA.heads,
+        head_size=_LLAMA.head_size,
+        dropout=_LLAMA.dropout,
+        lora_targets=_LLAMA_LINEARS,
+        position_wise=_LLAMA_PLACES,
+        rotary_axes=3,
+    ),
     "mistral": _WINDOWLESS_LLAMA,
     "gemma3_text": Family(
         heads=_LLAMA.heads,
         head_size=("head_dim", "query_pre_attn_scalar"),
         dropout=_LLAMA.dropout,
         lora_targets=_LLAMA_LINEARS,
+        rotary_axes=1,
     ),
     "mamba": Family(
         heads=(),
@@ -185,12 +213,14 @@ FAMILIES: dict[str, Family] = {
     "gpt_neox": Family(
         dropout=("hidden_dropout", "attention_dropout"),
         lora_targets=("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"),
+        rotary_axes=1,
     ),
     "phi3": Family(
         heads=_LLAMA.heads,
         positions=("max_position_embeddings", "original_max_position_embeddings"),
         dropout=("resid_pdrop", "embd_pdrop", "attention_dropout"),
         lora_targets=("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
+        rotary_axes=1,
     ),
 }
 

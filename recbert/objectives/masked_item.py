@@ -5,8 +5,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recbert.checkpoint import Anchoring, InputFormat
-from recbert.inputs import Augmentation, TrainBatch, add_positions, lay_out, present_places, uniform
+from recbert.checkpoint import Anchoring, InputFormat, TimeEncoding
+from recbert.inputs import (
+    Augmentation,
+    TrainBatch,
+    add_positions,
+    add_training_times,
+    lay_out,
+    present_places,
+    uniform,
+)
 from recbert.objectives.losses import FullSoftmax, Loss, labelled
 from recbert.tokenizer import MASK_ID, PAD_ID, ItemTokenizer
 
@@ -27,6 +35,8 @@ class MaskedItem:
         last_item_share: share of rows that mask only the last event, in [0, 1].
         anchoring: whether learned positions are counted from the `left` or from the `right` end of what the
             model sees.
+        time_encoding: how the times of the events and of the request enter, see `InputFormat`; the data then
+            needs `timestamps`.
         augmentation: random changes of the sequences before the masks; None for none.
         loss: `FullSoftmax`, which None stands for, or one over a sample of the catalogue.
 
@@ -44,6 +54,7 @@ class MaskedItem:
         mask_rate: float = 0.2,
         last_item_share: float = 0.1,
         anchoring: Anchoring = "left",
+        time_encoding: TimeEncoding | None = None,
         augmentation: Augmentation | None = None,
         loss: Loss | None = None,
     ) -> None:
@@ -57,7 +68,9 @@ class MaskedItem:
                 "set mask_rate"
             )
         self.tokenizer = tokenizer
-        self.input_format = InputFormat("masked-item", max_length, anchoring=anchoring)
+        self.input_format = InputFormat(
+            "masked-item", max_length, anchoring=anchoring, time_encoding=time_encoding
+        )
         self.mask_rate = mask_rate
         self.last_item_share = last_item_share
         self._augmentation = augmentation or Augmentation()
@@ -85,7 +98,7 @@ class MaskedItem:
             "attention_mask": torch.from_numpy(present.astype(np.int64)),
             "labels": torch.from_numpy(np.where(mask, tokens, -100)),
         }
-        return add_positions(inputs, self.input_format)
+        return add_positions(add_training_times(inputs, batch, self.input_format), self.input_format)
 
     def _mask(self, batch: TrainBatch, is_target: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Choose the events to mask, (B, L): at least one of the targets of each row that has any."""

@@ -5,8 +5,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recbert.checkpoint import Anchoring, InputFormat
-from recbert.inputs import Augmentation, TrainBatch, add_positions, lay_out, present_places, uniform
+from recbert.checkpoint import Anchoring, InputFormat, TimeEncoding
+from recbert.inputs import (
+    Augmentation,
+    TrainBatch,
+    add_positions,
+    add_training_times,
+    lay_out,
+    present_places,
+    uniform,
+)
 from recbert.objectives.losses import FullSoftmax, Loss, labelled
 from recbert.tokenizer import BOS_ID, MASK_ID, PAD_ID, ItemTokenizer
 
@@ -26,6 +34,8 @@ class NextItem:
     Args:
         tokenizer: the vocabulary; it is saved with the model.
         max_length: positions that the model sees at most.
+        time_encoding: how the times of the events and of the request enter, see `InputFormat`; the data then
+            needs `timestamps`.
         start_token: put `[BOS]` in front of each history, from which its first event is predicted too; it
             takes one of the positions.
         horizon: a position predicts a random one of this many events after it, another one in every epoch;
@@ -37,7 +47,7 @@ class NextItem:
         loss: `FullSoftmax`, which None stands for, or one over a sample of the catalogue.
 
     Raises:
-        ValueError: `horizon` below 1.
+        ValueError: `horizon` below 1, or above 1 with a time encoding.
     """
 
     def __init__(
@@ -45,6 +55,7 @@ class NextItem:
         tokenizer: ItemTokenizer,
         max_length: int = 200,
         *,
+        time_encoding: TimeEncoding | None = None,
         start_token: bool = False,
         horizon: int = 1,
         anchoring: Anchoring = "left",
@@ -54,8 +65,17 @@ class NextItem:
         if horizon < 1:
             raise ValueError(f"horizon is {horizon}: it must be at least 1, which is the next event")
         self.tokenizer = tokenizer
+        if horizon > 1 and time_encoding is not None:
+            raise ValueError(
+                f"horizon is {horizon} with time_encoding {time_encoding!r}, which tells the time of the "
+                "next event only: set horizon to 1, or leave time out"
+            )
         self.input_format = InputFormat(
-            "next-item", max_length, anchoring=anchoring, starts_with_bos=start_token
+            "next-item",
+            max_length,
+            anchoring=anchoring,
+            time_encoding=time_encoding,
+            starts_with_bos=start_token,
         )
         self.least_events = 1 if start_token else 2
         self._horizon = horizon
@@ -69,10 +89,10 @@ class NextItem:
             batch: B training sequences.
 
         Returns:
-            `input_ids` and `attention_mask` (B, L) int64, and `position_ids` where they are anchored on the
-            right; `labels` (B, L + 1) int64 with -100 where there is no label. The label of position i stands
-            at i + 1 and column 0, the place of `[BOS]` where there is one, has none: this is how the Trainer
-            counts labels for causal models.
+            `input_ids` and `attention_mask` (B, L) int64, and what `recbert.inputs.times` and
+            `recbert.inputs.positions` add; `labels` (B, L + 1) int64 with -100 where there is no label. The
+            label of position i stands at i + 1 and column 0, the place of `[BOS]` where there is one, has
+            none: this is how the Trainer counts labels for causal models.
         """
         batch = self._start(self._augmentation.rearrange(batch))
         present = present_places(batch.lengths)  # (B, L + 1)
@@ -85,15 +105,15 @@ class NextItem:
             "attention_mask": torch.from_numpy(is_input.astype(np.int64)),
             "labels": torch.from_numpy(labels),
         }
-        return add_positions(inputs, self.input_format)
+        return add_positions(add_training_times(inputs, batch, self.input_format), self.input_format)
 
     def _start(self, batch: TrainBatch) -> TrainBatch:
         """Cut sequences to L + 1 tokens, the first of which is `[BOS]` where the format has it."""
-        most = self.input_format.max_length
-        if not self.input_format.starts_with_bos:
-            return batch.last(most + 1)
+        most = self.input_format.history_length + 1
         is_cut = batch.lengths > most
         batch = batch.last(most)
+        if not self.input_format.starts_with_bos:
+            return batch
         # The first event of what is left of a longer history does not follow from its start.
         starts = np.cumsum(batch.lengths) - batch.lengths
         is_target = batch.is_target.copy()

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, Literal
 
 from recbert.events import CleaningSteps
-from recbert.inputs import Augmentation
+from recbert.inputs import Augmentation, RequestTime
 from recbert.training import RecTrainingArguments
 
 
@@ -149,6 +149,10 @@ class ObjectiveConfig:
 
     Attributes:
         name: the objective.
+        time: how the times of events and of the request enter: their `gaps` as token types (bert, roberta and
+            kin, electra, albert, deberta-v2, gpt2); a `clock` with hour and weekday behind each event, or
+            both (`next-item`); `rotary` positions (llama, qwen3, mistral, modernbert and others), for
+            qwen3_5_text also on three `rotary-axes`. null: order only.
         start_token: `next-item`: put `[BOS]` in front of each history, from which its first event is
             predicted too; it takes one of the positions, so `prepare` cuts windows one event shorter.
         anchoring: whether learned positions are counted from the `left` or the `right` end of what the model
@@ -172,6 +176,7 @@ class ObjectiveConfig:
     """
 
     name: Literal["next-item", "masked-item"] = "next-item"
+    time: Literal["gaps", "clock", "gaps+clock", "rotary", "rotary-axes"] | None = None
     start_token: bool = False
     anchoring: Literal["left", "right"] = "left"
     horizon: int = 1
@@ -214,6 +219,9 @@ class EvaluationConfig:
         checkpoints: folders or Hub ids; empty for the `model` folder of `training.output_dir`.
         part: the part of the data.
         filter_seen: whether items of the history are left out of the ranking.
+        request_time: when a checkpoint that knows of time is asked: at the `true` time of the target; at the
+            `window-start`, the beginning of the part (after leave-n-out: the user's last event); or
+            `jittered`, the true time give or take an hour.
         allow_repeats: with `filter_seen`, keep a target that the history already has; an optimistic protocol.
         baselines: count baselines in the same table.
         rules_window: window of the sequential rules.
@@ -225,6 +233,7 @@ class EvaluationConfig:
     checkpoints: list[str] = dataclasses.field(default_factory=list)
     part: Literal["test", "valid"] = "test"
     filter_seen: bool = True
+    request_time: RequestTime = "true"
     allow_repeats: bool = False
     baselines: list[Literal["popularity", "recent-popularity", "markov", "sequential-rules", "item-knn"]] = (
         dataclasses.field(

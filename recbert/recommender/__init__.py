@@ -1,6 +1,16 @@
 """From a checkpoint to recommendations: raw item ids in, raw item ids and scores out."""
 
+from recbert.recommender.blend_choice import Choice, try_blends
+from recbert.recommender.blending import MOST_RULES, BlendedScorer, save_blend
 from recbert.recommender.loading import load_weights
 from recbert.recommender.recommender import Recommender
 
-__all__ = ["Recommender", "load_weights"]
+__all__ = [
+    "MOST_RULES",
+    "BlendedScorer",
+    "Choice",
+    "Recommender",
+    "load_weights",
+    "save_blend",
+    "try_blends",
+]

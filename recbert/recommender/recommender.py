@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -11,17 +11,29 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from recbert.backends import ItemIndex, TorchScorer
+from recbert.baselines import ItemLinks, read_links
 from recbert.checkpoint import CheckpointInfo, read_info
 from recbert.evaluation import seen_cells, top_items
-from recbert.inputs import TokenIds, count_known
+from recbert.inputs import Moments, TokenIds, count_known
 from recbert.models import check_fits
+from recbert.recommender.blending import BlendedScorer
+from recbert.recommender.histories import History, Time, Times, as_batch, encode_histories, read_moments
 from recbert.recommender.loading import load_model
-from recbert.tokenizer import FIRST_ITEM_ID, UNK_ID, ItemTokenizer
+from recbert.tokenizer import FIRST_ITEM_ID, ItemTokenizer
 
 logger = logging.getLogger(__name__)
 
-History = Sequence[str]
 Recommendation = tuple[str, float]
+
+
+class _Request(NamedTuple):
+    """What is asked: see `Recommender.recommend`."""
+
+    tokens: Sequence[TokenIds]
+    moments: Moments | None
+    k: int
+    barred: Tensor | None
+    hides_seen: bool
 
 
 class Recommender:
@@ -32,6 +44,7 @@ class Recommender:
         tokenizer: its item vocabulary.
         info: the content of its `recbert.json`.
         titles: title of each item id, for display.
+        rules: the sequential rules of a checkpoint whose `info` has a blend.
     """
 
     def __init__(
@@ -40,19 +53,21 @@ class Recommender:
         tokenizer: ItemTokenizer,
         info: CheckpointInfo,
         titles: Mapping[str, str] | None = None,
+        rules: ItemLinks | None = None,
     ) -> None:
         if len(info.popularity) != tokenizer.num_items:
             raise ValueError(
                 f"recbert.json counts {len(info.popularity)} items and the tokenizer has "
                 f"{tokenizer.num_items}: the files are of different checkpoints, copy the checkpoint again"
             )
-        check_fits(model, tokenizer, info.input.max_length)
+        check_fits(model, tokenizer, info.input.max_length, info.input.time_encoding)
         model.train(False)
         self.model = model
         self.tokenizer = tokenizer
         self.info = info
         self.titles = dict(titles or {})
         self.scorer = TorchScorer(model, info.input, info.popularity)
+        self.blended = BlendedScorer(self.scorer, rules, info.blend) if info.blend else None
         self._index: ItemIndex | None = None
         self._denied = torch.tensor(self._columns(info.deny_list), dtype=torch.long)
 
@@ -74,7 +89,7 @@ class Recommender:
             device: where to compute.
 
         Raises:
-            FileNotFoundError: the folder, its tokenizer, weights or `recbert.json` are missing.
+            FileNotFoundError: the folder, its tokenizer, weights, rules or `recbert.json` are missing.
             ValueError: a file is damaged, or the adapter belongs to another base.
         """
         info = read_info(checkpoint)
@@ -84,7 +99,8 @@ class Recommender:
             nn.Module.to(model, torch.device(device))
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"device is {str(device)!r}, which this machine cannot use: {error}") from error
-        return cls(model, tokenizer, info, titles)
+        rules = read_links(checkpoint, tokenizer.num_items) if info.blend else None
+        return cls(model, tokenizer, info, titles, rules)
 
     @torch.inference_mode()
     def recommend(
@@ -96,6 +112,8 @@ class Recommender:
         filter_seen: bool | None = None,
         candidates: Iterable[str] | None = None,
         strict: bool = False,
+        timestamps: Times | Sequence[Times] | None = None,
+        at: Time | Sequence[Time] | None = None,
     ) -> list[Any]:
         """Give the best next items of one history or of a batch of histories.
 
@@ -110,25 +128,35 @@ class Recommender:
             filter_seen: whether to leave out the items of the history; None takes the checkpoint's setting.
             candidates: rank only these item ids; what `exclude` or `filter_seen` leaves out stays out.
             strict: refuse a history without a known item instead of answering by popularity.
+            timestamps: when the events happened: epoch seconds or datetimes (UTC unless they name a zone),
+                one for each event. A checkpoint that was trained without time ignores them; one that was
+                trained with them answers from the order alone if they are left out.
+            at: when the items are asked for, one time for all histories or one for each; None is now where
+                there are timestamps.
 
         Returns:
             (item id, score) pairs, the best first; one list of them for each history of a batch. Scores are
-            logits, or shares of the training events where popularity answers. Items with equal scores come in
-            the order of their ids.
+            logits (raised by the rules of a blended checkpoint), or shares of the training events where
+            popularity answers. Items with equal scores come in the order of their ids.
 
         Raises:
-            ValueError: `k` below 1, a history that is not of strings, or `strict` and nothing known.
+            ValueError: `k` below 1, a history that is not of strings, as many times as events not given, or
+                `strict` and nothing known.
         """
         if k < 1:
             raise ValueError(f"k is {k}: it must be at least 1")
-        batch = _as_batch(history)
-        tokens = self._encode(batch, strict)
-        barred = self._barred(candidates, exclude)
-        hides_seen = self.info.filter_seen if filter_seen is None else filter_seen
+        batch = as_batch(history)
+        request = _Request(
+            encode_histories(batch, self.tokenizer, strict),
+            self._moments(batch, timestamps, at, one=batch is not history),
+            k,
+            self._barred(candidates, exclude),
+            self.info.filter_seen if filter_seen is None else filter_seen,
+        )
         if self._index is not None and candidates is None:
-            answers = self._search(self._index, tokens, k, barred, hides_seen)
+            answers = self._search(self._index, request)
         else:
-            answers = self._rank(tokens, k, barred, hides_seen)
+            answers = self._rank(request)
         return answers if batch is history else answers[0]
 
     def build_index(self, histories: Sequence[History], *, recall: float = 0.95, k: int = 10) -> float:
@@ -148,8 +176,10 @@ class Recommender:
 
         Raises:
             ImportError: faiss is not installed.
-            ValueError: `recall` out of range, no histories, or one without a known item.
+            ValueError: `recall` out of range, no histories, one without a known item, or a blend.
         """
+        if self.blended is not None:
+            raise ValueError("a blend with rules needs the scores of all items: remove it, or build no index")
         if not 0 < recall <= 1:
             raise ValueError(f"recall is {recall}: it must be above 0 and at most 1")
         if not histories:
@@ -160,11 +190,19 @@ class Recommender:
         self._index = index
         return found
 
-    def encode(self, histories: Sequence[History]) -> Tensor:
+    def encode(
+        self,
+        histories: Sequence[History],
+        *,
+        timestamps: Sequence[Times] | None = None,
+        at: Time | Sequence[Time] | None = None,
+    ) -> Tensor:
         """Give the vector of each history: the hidden state that predicts the next item.
 
         Args:
             histories: B lists of item ids, each with at least one known item.
+            timestamps: as for `recommend`.
+            at: as for `recommend`.
 
         Returns:
             (B, D) in fp32 on the CPU; its product with the item vectors is the score.
@@ -172,7 +210,8 @@ class Recommender:
         Raises:
             ValueError: a history has no known item.
         """
-        return self.scorer.vectors(self._encode(histories, strict=True)).cpu()
+        moments = self._moments(histories, timestamps, at, one=False)
+        return self.scorer.vectors(encode_histories(histories, self.tokenizer, strict=True), moments).cpu()
 
     def unknown_items(self, history: History) -> list[str]:
         """Give the items of a history that the vocabulary does not have.
@@ -181,30 +220,6 @@ class Recommender:
             history: item ids.
         """
         return [item for item in history if item not in self.tokenizer]
-
-    def _encode(self, batch: Sequence[History], strict: bool) -> list[TokenIds]:
-        """Turn item ids into token ids; what is unknown is reported once for the batch."""
-        tokens = [self.tokenizer.encode(items) for items in batch]
-        incomplete = [items for items, row in zip(batch, tokens, strict=True) if UNK_ID in row]
-        lost = [
-            list(items) for items, row in zip(batch, tokens, strict=True) if row.count(UNK_ID) == len(row)
-        ]
-        if lost and strict:
-            raise ValueError(
-                f"the history {lost[0][:5]} has no item that the checkpoint knows: check that these are item "
-                "ids of its catalogue, or drop strict to get the most popular items"
-            )
-        if lost:
-            logger.warning(
-                "%d of %d histories have no known item and are answered by popularity, for example %s",
-                len(lost),
-                len(batch),
-                lost[0][:5],
-            )
-        skipped = {item for items in incomplete for item in self.unknown_items(items)}
-        if skipped:
-            logger.warning("%d unknown items are skipped, for example %s", len(skipped), sorted(skipped)[:5])
-        return [np.asarray(row, dtype=np.int64) for row in tokens]
 
     def _columns(self, items: Iterable[str]) -> list[int]:
         """Give the score columns of item ids; unknown ones are reported and have none."""
@@ -227,12 +242,17 @@ class Recommender:
         barred[self._denied] = True
         return barred
 
-    def _rank(
-        self, tokens: Sequence[TokenIds], k: int, barred: Tensor | None, hides_seen: bool
-    ) -> list[list[Recommendation]]:
+    def _moments(self, batch: Sequence[History], timestamps: Any, at: Any, one: bool) -> Moments | None:
+        """Read the times of a request where the checkpoint knows of time."""
+        if self.info.input.time_encoding is None:
+            return None
+        return read_moments(batch, timestamps, at, one=one)
+
+    def _rank(self, request: _Request) -> list[list[Recommendation]]:
         """Answer by scoring every item."""
+        tokens, moments, k, barred, hides_seen = request
         answers: list[list[Recommendation]] = []
-        for scores in self.scorer.score_blocks(tokens):  # (b, V_items)
+        for scores in (self.blended or self.scorer).score_blocks(tokens, moments):  # (b, V_items)
             if barred is not None:
                 scores[:, barred.to(scores.device)] = -torch.inf
             if hides_seen:
@@ -241,16 +261,17 @@ class Recommender:
             answers.extend(self._best(scores, k))
         return answers
 
-    def _search(
-        self, index: ItemIndex, tokens: Sequence[TokenIds], k: int, barred: Tensor | None, hides_seen: bool
-    ) -> list[list[Recommendation]]:
+    def _search(self, index: ItemIndex, request: _Request) -> list[list[Recommendation]]:
         """Answer by approximate search; where too little is left of what it finds, by scoring every item."""
-        known = np.flatnonzero(count_known(tokens)).tolist()
+        tokens, moments, k, barred, hides_seen = request
+        rows = np.flatnonzero(count_known(tokens))
+        known = rows.tolist()
         if not known:
-            return self._rank(tokens, k, barred, hides_seen)
+            return self._rank(request)
         most_seen = max(map(len, tokens)) if hides_seen else 0
         wanted = k + most_seen + (0 if barred is None else int(barred.sum()))
-        found = zip(*index.search(self.scorer.vectors([tokens[row] for row in known]), wanted), strict=True)
+        vectors = self.scorer.vectors([tokens[row] for row in known], moments and moments.select(rows))
+        found = zip(*index.search(vectors, wanted), strict=True)
         item_ids = self.tokenizer.item_ids
         answers: list[list[Recommendation]] = [[] for _ in tokens]
         for row, (scores, items) in zip(known, found, strict=True):
@@ -262,7 +283,8 @@ class Recommender:
             best = zip(items[allowed][:k].tolist(), scores[allowed][:k].tolist(), strict=True)
             answers[row] = [(item_ids[item], score) for item, score in best]
         short = [row for row, answer in enumerate(answers) if len(answer) < k]
-        ranked = self._rank([tokens[row] for row in short], k, barred, hides_seen)
+        some = moments and moments.select(np.array(short, dtype=np.int64))
+        ranked = self._rank(request._replace(tokens=[tokens[row] for row in short], moments=some))
         for row, answer in zip(short, ranked, strict=True):
             answers[row] = answer
         return answers
@@ -276,20 +298,3 @@ class Recommender:
             [(item_ids[column], value) for column, value in zip(columns, row, strict=True) if column >= 0]
             for columns, row in zip(top.tolist(), values.tolist(), strict=True)
         ]
-
-
-def _as_batch(history: History | Sequence[History]) -> Sequence[History]:
-    """Tell a batch of histories from one history, and refuse what is neither."""
-    if not isinstance(history, str):
-        parts: list[Any] = list(history)
-        if all(isinstance(part, str) for part in parts):
-            return [parts]
-        is_batch = not any(
-            isinstance(part, (str, Mapping)) or not isinstance(part, Iterable) for part in parts
-        )
-        if is_batch and all(isinstance(item, str) for part in parts for item in part):
-            return history
-    raise ValueError(
-        f"history is {str(history)[:60]}: give a list of item ids as strings, such as ['318', '296'], or a "
-        "list of such lists"
-    )

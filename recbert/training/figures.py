@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from recbert.evaluation import Ranking, RankingMetrics, describe_protocol
-from recbert.inputs import TokenIds
+from recbert.inputs import TokenIds, describe_request_time
 
 MAIN_METRICS = ("hit@10", "ndcg@10", "mrr@10", "coverage@10")
 
@@ -30,16 +30,19 @@ def list_length(chosen: str) -> int:
     return max(*RankingMetrics().ks, int(k) if k.isdecimal() else 1)
 
 
-def validation_protocol(protocol: str, ranking: Ranking | None) -> str:
+def validation_protocol(protocol: str, ranking: Ranking | None, knows_time: bool = False) -> str:
     """Say how the figures were obtained: on the validation part, which chose the epoch.
 
     Args:
         protocol: of the split, empty where nobody told it.
         ranking: of the validation part, None where there was none.
+        knows_time: whether the model is told when it is asked.
     """
     if not ranking:
         return protocol
     split = f"{protocol or 'split not recorded'}; validation part"
+    if knows_time:
+        split += f"; {describe_request_time('true', has_window=False)}"
     return describe_protocol(split, ranking, RankingMetrics())
 
 

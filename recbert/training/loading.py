@@ -31,12 +31,16 @@ def open_training(
     """
     if not hasattr(part, "__len__"):
         return _open_stream(part, objective, args)
-    rows = TrainRows(part, least=objective.least_events, seed=_data_seed(args))
+    rows = TrainRows(
+        part, least=objective.least_events, seed=_data_seed(args), with_times=_needs_times(objective)
+    )
     if len(rows) == 0:
         raise ValueError(
             f"no training sequence has {objective.least_events} or more known events, which the objective "
             "needs: loosen the cleaning or the split, or give more events"
         )
+    if _needs_times(objective):
+        rows.check_times()
     if rows.dropped or rows.unknown:
         logger.warning(
             "%d training sequences are too short to learn from; %d events of items outside the vocabulary "
@@ -69,7 +73,12 @@ def _open_stream(part: Any, objective: NextItem | MaskedItem, args: RecTrainingA
         seed=_data_seed(args),
         order=cast(Order, args.train_sampling_strategy),
         process=args.process_index,
+        with_times=_needs_times(objective),
     )
+
+
+def _needs_times(objective: NextItem | MaskedItem) -> bool:
+    return objective.input_format.time_encoding is not None
 
 
 def build_loader(

@@ -38,6 +38,11 @@ def prepare_packing(
             "packing is true and anchoring 'right', but packed rows are told apart by positions that begin "
             "with 0: drop one of them"
         )
+    if "rotary" in (objective.input_format.time_encoding or ""):
+        raise ValueError(
+            "packing is true, but time stands in the positions, which would keep packed rows apart: leave "
+            "packing out, or use objective.time 'gaps'"
+        )
     reason = _obstacle(model, args)
     if reason:
         logger.warning("packing is true, but %s: batches are grouped by length instead", reason)

@@ -28,6 +28,7 @@ class TrainStream(torch.utils.data.IterableDataset[TrainBatch]):
         seed: decides the order and what is drawn for each row.
         order: `group_by_length`, `random` or `sequential`, within what is read ahead.
         process: the process, from 0, whose share is given.
+        with_times: read `timestamps` too.
         patience_s: seconds without a row after which the stream counts as stalled.
     """
 
@@ -40,9 +41,11 @@ class TrainStream(torch.utils.data.IterableDataset[TrainBatch]):
         seed: int,
         order: Order = "group_by_length",
         process: int = 0,
+        with_times: bool = False,
         patience_s: float = 300.0,
     ) -> None:
         self._source, self._shape, self._least, self._seed = source, shape, least, seed
+        self._with_times = with_times
         self._order, self._process, self._patience_s = order, process, patience_s
         self._counts = np.zeros(0, dtype=np.int64)
 
@@ -69,7 +72,9 @@ class TrainStream(torch.utils.data.IterableDataset[TrainBatch]):
             self._source.set_epoch(epoch)
             seen = usable = 0
             for table in _read_ahead(self._source, self._shape.rows_of_group, self._patience_s):
-                rows = TrainRows(table, least=self._least, seed=self._seed)
+                rows = TrainRows(table, least=self._least, seed=self._seed, with_times=self._with_times)
+                if self._with_times and epoch == seen == 0:
+                    rows.check_times()
                 if epoch == 0:
                     self._counts = add_counts(self._counts, rows.count_items(0))
                 yield from self._batches(rows, epoch, seen)

@@ -87,7 +87,12 @@ class RecTrainer(Trainer):
         filter_seen: bool = True,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        check_fits(model, objective.tokenizer, objective.input_format.max_length)
+        check_fits(
+            model,
+            objective.tokenizer,
+            objective.input_format.max_length,
+            objective.input_format.time_encoding,
+        )
         check_direction(model, objective)
         freeze_spare_bias(model)
         check_positions(model, objective)
@@ -283,7 +288,11 @@ class RecTrainer(Trainer):
             input=self.objective.input_format,
             popularity=self.popularity,
             filter_seen=self.filter_seen,
-            protocol=validation_protocol(self.provenance.protocol, self._validated),
+            protocol=validation_protocol(
+                self.provenance.protocol,
+                self._validated,
+                self.objective.input_format.time_encoding is not None,
+            ),
             base_hash=None if base is None else hash_base(base),
             metrics=validation_figures(self._validation, best, self._validated),
             data_fingerprint=self.provenance.data_fingerprint,
