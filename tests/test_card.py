@@ -10,7 +10,8 @@ import yaml
 from transformers import PreTrainedModel
 
 from recbert.checkpoint import Anchoring, CheckpointInfo, InputFormat, write_info
-from recbert.checkpoint.card import build_model_card, build_snippet
+from recbert.checkpoint.card import build_model_card
+from recbert.checkpoint.snippet import build_snippet
 from recbert.recommender import Recommender
 from recbert.tokenizer import BOS_ID, FIRST_ITEM_ID, ItemTokenizer
 

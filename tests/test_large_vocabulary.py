@@ -12,10 +12,10 @@ from recbert.checkpoint import (
     POPULARITY_FILE,
     CheckpointInfo,
     InputFormat,
-    card,
     hash_base,
     info,
     read_info,
+    snippet,
     write_info,
 )
 from recbert.recommender import Recommender
@@ -28,7 +28,7 @@ HISTORY = ["jam", "never seen", "cup"]
 @pytest.fixture
 def mapped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the five items of the tests count as a large catalogue."""
-    for module in (items, info, card):
+    for module in (items, info, snippet):
         monkeypatch.setattr(module, "MAPPED_FROM", 3)
 
 
@@ -77,17 +77,17 @@ def test_a_large_checkpoint_recommends_with_and_without_recbert(
     assert answer == small.recommend(HISTORY, k=3)
 
     monkeypatch.setattr(sys, "argv", ["snippet.py", str(tmp_path), *HISTORY])
-    snippet = card.build_snippet(checkpoint_info(objective), model.config.to_dict(), None)
-    assert len(snippet.splitlines()) <= 20
-    exec(snippet, {})
+    source = snippet.build_snippet(checkpoint_info(objective), model.config.to_dict(), None)
+    assert len(source.splitlines()) <= 20
+    exec(source, {})
     printed = [line.split() for line in capsys.readouterr().out.splitlines()][: len(answer)]
     assert [item for item, _ in printed] == [item for item, _ in answer]
     assert [float(score) for _, score in printed] == pytest.approx([score for _, score in answer], abs=1e-5)
 
 
 def test_the_longest_program_of_a_card_has_twenty_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(card, "MAPPED_FROM", 3)
+    monkeypatch.setattr(snippet, "MAPPED_FROM", 3)
     recurrent = {"model_type": "recbert-recurrent"}
-    snippet = card.build_snippet(checkpoint_info("next-item"), recurrent, "owner/base")
-    compile(snippet, "snippet", "exec")
-    assert len(snippet.splitlines()) <= 20
+    source = snippet.build_snippet(checkpoint_info("next-item"), recurrent, "owner/base")
+    compile(source, "snippet", "exec")
+    assert len(source.splitlines()) <= 20

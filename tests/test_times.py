@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from recbert.backends import TorchScorer
 from recbert.checkpoint import CheckpointInfo, InputFormat, TimeEncoding, write_info
-from recbert.checkpoint.card import build_snippet
+from recbert.checkpoint.snippet import build_snippet
 from recbert.inputs import Draw, Moments, TargetRows, TrainRows, build_query, request_times
 from recbert.inputs import times as input_times
 from recbert.models import build_model, check_fits

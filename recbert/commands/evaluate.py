@@ -98,7 +98,7 @@ def _write(
     settings: dict[str, Any],
     report: str,
 ) -> str:
-    """Write everything into the run's folder, a look at the test part first; give the report with its number."""
+    """Write all into the run's folder, a look at the test part first; give the report with its number."""
     output = Path(recipe.training.output_dir or "")
     output.mkdir(parents=True, exist_ok=True)
     is_test = recipe.evaluation.part == "test"

@@ -23,11 +23,10 @@ from recbert.evaluation import (
     rank_targets,
 )
 from recbert.inputs import TargetRows, TokenIds, TrainRows
-from recbert.models import check_fits, freeze_spare_bias, hidden_only, item_table
+from recbert.models import freeze_spare_bias, hidden_only, item_table
 from recbert.objectives import MaskedItem, NextItem, Tempered
 from recbert.sharding import item_tables
 from recbert.training.arguments import RecTrainingArguments
-from recbert.training.direction import check_direction, check_positions
 from recbert.training.figures import (
     MAIN_METRICS,
     list_length,
@@ -36,6 +35,7 @@ from recbert.training.figures import (
     validation_protocol,
 )
 from recbert.training.finite import check_finite
+from recbert.training.fitness import check_model
 from recbert.training.fsdp import cut_model, gather_weights, gathered
 from recbert.training.loading import build_loader, open_training
 from recbert.training.packing import prepare_packing
@@ -87,15 +87,8 @@ class RecTrainer(Trainer):
         filter_seen: bool = True,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        check_fits(
-            model,
-            objective.tokenizer,
-            objective.input_format.max_length,
-            objective.input_format.time_encoding,
-        )
-        check_direction(model, objective)
+        check_model(model, objective)
         freeze_spare_bias(model)
-        check_positions(model, objective)
         rows = open_training(data["train"], objective, args)
         targets = TargetRows(data["valid"]) if "valid" in data else None
         if not targets:

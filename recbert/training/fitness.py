@@ -1,4 +1,4 @@
-"""Whether a model looks the way that its objective needs, and has the positions that it asks for."""
+"""Whether a model fits its objective: its sizes, the way it looks, and its positions."""
 
 import inspect
 from typing import Any
@@ -6,23 +6,33 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from recbert.models import hidden_only
+from recbert.models import check_fits, hidden_only
 from recbert.objectives import MaskedItem, NextItem
 from recbert.tokenizer import FIRST_ITEM_ID
 
 
-@torch.no_grad()
-def check_direction(model: PreTrainedModel, objective: NextItem | MaskedItem) -> None:
-    """Check that a next-item model sees earlier events only, and a masked-item model later ones too.
-
-    A model that sees the event it is to predict learns nothing and shows the best of losses.
+def check_model(model: PreTrainedModel, objective: NextItem | MaskedItem) -> None:
+    """Check before training that a model fits its objective.
 
     Args:
         model: the model to train, in any state.
         objective: what it is to be trained for.
 
     Raises:
-        ValueError: the model looks the other way.
+        ValueError: it is too small for the vocabulary, the length or the times, looks the wrong way, or lacks
+            the positions that the objective asks for.
+    """
+    wanted = objective.input_format
+    check_fits(model, objective.tokenizer, wanted.max_length, wanted.time_encoding)
+    _check_direction(model, objective)
+    _check_positions(model, objective)
+
+
+@torch.no_grad()
+def _check_direction(model: PreTrainedModel, objective: NextItem | MaskedItem) -> None:
+    """Refuse a next-item model that sees later events, and a masked-item model that does not.
+
+    A model that sees the event it is to predict learns nothing and shows the best of losses.
     """
     training = model.training
     model.train(False)
@@ -47,16 +57,8 @@ def check_direction(model: PreTrainedModel, objective: NextItem | MaskedItem) ->
 
 
 @torch.no_grad()
-def check_positions(model: PreTrainedModel, objective: NextItem | MaskedItem) -> None:
-    """Check that a model whose positions are anchored on the right has positions that this changes.
-
-    Args:
-        model: the model to train, in any state.
-        objective: what it is to be trained for.
-
-    Raises:
-        ValueError: the family takes no positions, or only their differences count.
-    """
+def _check_positions(model: PreTrainedModel, objective: NextItem | MaskedItem) -> None:
+    """Refuse positions anchored on the right where a family takes none, or only their differences count."""
     if objective.input_format.anchoring == "left":
         return
     bare: Any = model
