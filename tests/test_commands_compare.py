@@ -72,7 +72,7 @@ def test_table_and_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> No
     runs = [f"{one}", f"{one}:rules", f"wide={two},{three}"]
     assert main(["compare", *runs]) == 0
     table = capfd.readouterr().out
-    assert "| recipe | seeds | hit@10 | ndcg@10 | mrr@10 | hit@10 against run0 |" in table
+    assert "| recipe | seeds | hit@10 | ndcg@10 | debiased-ndcg@10 | hit@10 against run0 |" in table
     for text in ("| run0 | 1 |", "| run0:rules | 1 |", "| wide | 2 |", " ± ", "Protocol: any."):
         assert text in table
     result = run_json(capfd, "compare", *runs, "--json")
@@ -123,5 +123,7 @@ def test_evaluate_writes_what_compare_reads(
     result = run_json(capfd, "compare", *runs, "--part", "valid", "--json")
     assert list(result["recipes"]) == ["bert", "gpt", "copy:markov"]
     assert result["recipes"]["gpt"]["ndcg@10"]["mean"] == pytest.approx(figures["gpt2"]["ndcg@10"])
-    assert result["recipes"]["copy:markov"]["mrr@10"]["mean"] == pytest.approx(figures["markov"]["mrr@10"])
+    assert result["recipes"]["copy:markov"]["debiased-ndcg@10"]["mean"] == pytest.approx(
+        figures["markov"]["debiased-ndcg@10"]
+    )
     assert main(["compare", str(copy), "--part", "test"]) == 2  # that part was not ranked

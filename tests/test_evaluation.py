@@ -88,6 +88,30 @@ def test_ranks_equal_brute_force(filter_seen: bool) -> None:
         assert ranking.users[number] == target.user
 
 
+def test_debiased_metrics_are_what_dropping_targets_at_random_expects() -> None:
+    generator = np.random.default_rng(3)
+    targets = np.minimum(generator.geometric(0.2, 400) - 1, 14)
+    targets[:150] = 0  # an outlier
+    found = generator.integers(1, 20, 400).astype(np.float64)
+    top = np.zeros((400, 0), dtype=np.int32)
+    ranking = Ranking(found, top, targets, [str(row) for row in range(400)], num_items=20)
+    counts = np.bincount(targets)
+    first, third = np.percentile(counts[counts > 0], [25, 75])
+    bound = int(third + 1.5 * (third - first))
+    assert counts[0] > bound
+    kept = []
+    for _ in range(400):
+        rows = [generator.permutation(np.flatnonzero(targets == item))[:bound] for item in range(20)]
+        kept.append(RankingMetrics().value(ranking.select(np.concatenate(rows)), "ndcg@10"))
+    debiased = RankingMetrics().compute(ranking)["debiased-ndcg@10"]
+    assert debiased == pytest.approx(np.mean(kept), abs=0.004)
+    assert abs(debiased - RankingMetrics().value(ranking, "ndcg@10")) > 0.0
+    alike = ranking.select(np.unique(targets, return_index=True)[1])  # no item twice: nothing to take away
+    assert RankingMetrics().value(alike, "debiased-hit@5") == RankingMetrics().value(alike, "hit@5")
+    with pytest.raises(ValueError, match="metric is 'debiased-coverage@5'"):
+        RankingMetrics().value(ranking, "debiased-coverage@5")
+
+
 def test_metrics_equal_hand_computed() -> None:
     ranking = Ranking(
         ranks=np.array([1.0, 3.0, 2.5, np.inf]),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from recbert.baselines import SequentialRules, limit_links
 from recbert.checkpoint import INFO_FILE, Blend, read_info
-from recbert.commands.session import read_data
+from recbert.commands.session import TRAINING_PARTS, read_data
 from recbert.inputs import TargetRows
 from recbert.recipe import Recipe, load_recipe, recipe_parser
 from recbert.recommender import MOST_RULES, Choice, Recommender, save_blend, try_blends
@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> int:
 
 def _choose(recipe: Recipe, checkpoint: Path) -> None:
     """Try the blends on the validation part and put the best one into the checkpoint."""
-    data, tokenizer, manifest = read_data(recipe)
+    data, tokenizer, manifest = read_data(recipe, TRAINING_PARTS)
     if "valid" not in data:
         raise ValueError(
             "the prepared data has no valid part: a blend is chosen there, prepare data with one"

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from recbert.evaluation import Ranking
+from recbert.evaluation import Ranking, RankingMetrics
 from recbert.evaluation.comparison import build_comparison_table, compare_recipes, plain_figures
 from recbert.evaluation.saved import SavedRankings, ranks_file, read_rankings
 
@@ -109,4 +109,4 @@ def _note(figures: Any, protocol: str) -> str:
         " A target counts with its mean over the seeds; ± is their standard deviation." if several else ""
     )
     paired = " Differences are paired: the same users are drawn for both." if len(figures) > 1 else ""
-    return f"{protocol}{spread}{paired}"
+    return f"{protocol} Here with {RankingMetrics().resamples:,} resamples.{spread}{paired}"

@@ -32,7 +32,7 @@ from recbert.tokenizer import ItemTokenizer
 logger = logging.getLogger(__name__)
 
 _PARTS = {"valid": "validation", "test": "test"}
-COLUMNS = ("hit@10", "ndcg@10", "mrr@10", "coverage@10")
+COLUMNS = ("hit@10", "ndcg@10", "debiased-ndcg@10", "mrr@10", "coverage@10")
 
 
 def run(arguments: list[str]) -> int:
@@ -76,9 +76,8 @@ def run(arguments: list[str]) -> int:
         popularity=popularity,
     )
     buckets = build_bucket_table(rankings, popularity, metrics=metrics)
-    protocol = describe_protocol(split, next(iter(rankings.values())), metrics)
     result: dict[str, Any] = {
-        "protocol": protocol,
+        "protocol": describe_protocol(split, next(iter(rankings.values())), metrics),
         "part": recipe.evaluation.part,
         "targets": len(targets),
         "data_fingerprint": manifest["fingerprint"],
@@ -87,30 +86,32 @@ def run(arguments: list[str]) -> int:
     leave_group()
     if not recipe.training.should_save:
         return 0  # another process writes
-    output = Path(recipe.training.output_dir or "")
-    output.mkdir(parents=True, exist_ok=True)
-    report = f"{table}\n{buckets}"
-    if recipe.evaluation.part == "test":  # before anybody sees a figure
-        result["look"] = log_look(output, dict(_checkpoints(recipe)), result, COLUMNS)
-        report += f"\nLook number {result['look']} at the test part of this data ({output / LOOKS_FILE}).\n"
-    settings = _settings(recipe, manifest)
-    write_rankings(ranks_file(output, result["part"]), rankings, settings=settings, protocol=protocol)
-    write_text(output / "evaluation.json", json.dumps(result, indent=1) + "\n")
-    write_text(output / "evaluation.md", report)
-    if recipe.evaluation.part == "test":
-        _record(recipe, manifest["fingerprint"], result)
+    report = _write(recipe, rankings, result, _settings(recipe, manifest), f"{table}\n{buckets}")
     sys.stdout.write(json.dumps(result) + "\n" if options.json else report)
     return 0
 
 
-def _targets(recipe: Recipe, data: Any, manifest: dict[str, Any]) -> tuple[TargetRows, str]:
-    """Give what to predict, and in words when it is asked for where a checkpoint is told."""
-    targets = TargetRows(data[recipe.evaluation.part])
-    kind = recipe.evaluation.request_time
-    has_window = manifest["protocol"].startswith("global temporal split")
-    targets.request_times = request_times(targets, kind, has_window=has_window)
-    told = any(read_info(checkpoint).input.time_encoding for checkpoint, _ in _checkpoints(recipe))
-    return targets, f"; {describe_request_time(kind, has_window=has_window)}" if told else ""
+def _write(
+    recipe: Recipe,
+    rankings: dict[str, Ranking],
+    result: dict[str, Any],
+    settings: dict[str, Any],
+    report: str,
+) -> str:
+    """Write all into the run's folder, a look at the test part first; give the report with its number."""
+    output = Path(recipe.training.output_dir or "")
+    output.mkdir(parents=True, exist_ok=True)
+    is_test = recipe.evaluation.part == "test"
+    if is_test:  # before anybody sees a figure
+        result["look"] = log_look(output, dict(_checkpoints(recipe)), result, COLUMNS)
+        report += f"\nLook number {result['look']} at the test part of this data ({output / LOOKS_FILE}).\n"
+    path = ranks_file(output, recipe.evaluation.part)
+    write_rankings(path, rankings, settings=settings, protocol=result["protocol"])
+    write_text(output / "evaluation.json", json.dumps(result, indent=1) + "\n")
+    write_text(output / "evaluation.md", report)
+    if is_test:
+        _record(recipe, result["data_fingerprint"], result)
+    return report
 
 
 def _settings(recipe: Recipe, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -123,6 +124,16 @@ def _settings(recipe: Recipe, manifest: dict[str, Any]) -> dict[str, Any]:
         "allow_repeats": recipe.evaluation.allow_repeats,
         "request_time": recipe.evaluation.request_time,
     }
+
+
+def _targets(recipe: Recipe, data: Any, manifest: dict[str, Any]) -> tuple[TargetRows, str]:
+    """Give what to predict, and in words when it is asked for where a checkpoint is told."""
+    targets = TargetRows(data[recipe.evaluation.part])
+    kind = recipe.evaluation.request_time
+    has_window = manifest["protocol"].startswith("global temporal split")
+    targets.request_times = request_times(targets, kind, has_window=has_window)
+    told = any(read_info(checkpoint).input.time_encoding for checkpoint, _ in _checkpoints(recipe))
+    return targets, f"; {describe_request_time(kind, has_window=has_window)}" if told else ""
 
 
 def _record(recipe: Recipe, fingerprint: str, result: dict[str, Any]) -> None:

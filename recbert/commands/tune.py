@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from recbert.checkpoint import write_text
 from recbert.commands.finetune import adapted_model
+from recbert.commands.losses import check_loss
 from recbert.commands.pretrain import new_model
 from recbert.commands.session import objective_of, read_training_data, text_with_data
 from recbert.evaluation.table import markdown_line
@@ -36,7 +37,7 @@ _FIXED = (
 _LOCAL = ("output_dir", "use_cpu", "report_to", "disable_tqdm", "dataloader_num_workers")
 """Training arguments that may differ between the processes of a study."""
 
-_FAILURES = (ValueError, FloatingPointError, torch.OutOfMemoryError)
+_FAILURES = (ValueError, torch.OutOfMemoryError)
 
 
 def run(arguments: list[str]) -> int:
@@ -107,6 +108,7 @@ class _Reporter(TrainerCallback):
 
 def _train(recipe: Recipe, data: Any, tokenizer: Any, metric: str, report: Measured) -> None:
     """Train one trial as `pretrain` or `finetune` would; nothing of it is kept but its metrics."""
+    check_loss(recipe)
     set_seed(recipe.training.seed)
     build = new_model if recipe.model.base is None else adapted_model
     trainer = RecTrainer(

@@ -12,7 +12,7 @@ from recbert.evaluation.ranking import Ranking
 from recbert.evaluation.ranking_metrics import RankingMetrics
 from recbert.evaluation.table import markdown_line
 
-COMPARED = ("hit@10", "ndcg@10", "mrr@10")
+COMPARED = ("hit@10", "ndcg@10", "debiased-ndcg@10")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,7 @@ def build_comparison_table(figures: Mapping[str, Mapping[str, Figure]]) -> str:
     """
     first = next(iter(figures))
     columns = list(figures[first])
-    compared = [column for column in columns if column != "mrr@10"] if len(figures) > 1 else []
+    compared = columns if len(figures) > 1 else []
     header = ["recipe", "seeds", *columns, *(f"{column} against {first}" for column in compared)]
     lines = [markdown_line(header), markdown_line(["---", *["---:"] * (len(header) - 1)])]
     for name, row in figures.items():

@@ -102,6 +102,35 @@ ROW_METRICS: dict[str, Callable[[Values, int], Values]] = {
 }
 
 
+def debiasing_weights(targets: NDArray[np.int64]) -> Values:
+    """Weights of the targets that take the weight of the most popular items away: mean of `weight * metric`.
+
+    `min(1, bound / targets of the item)`, divided by the mean weight. The bound is that of an outlier among
+    the items by their targets: `Q3 + 1.5 (Q3 - Q1)`, quartiles over the items that are a target (Tukey,
+    "Exploratory data analysis", 1977). An item beyond it counts as if it were the target that many times,
+    so a model gains nothing by the few items that everybody takes. It is the expectation of RecTools'
+    debiased metrics, which drop such targets at random. The weights belong to the set of targets, the same
+    in all resamples. A target outside the vocabulary is an item of its own.
+
+    Args:
+        targets: (N,) item index of each target, -1 outside the vocabulary.
+
+    Returns:
+        (N,) weights with the mean 1.
+
+    >>> debiasing_weights(np.array([0, 0, 0, 0, 0, 0, 1, 2, 3, 4])).round(2).tolist()
+    [0.33, 0.33, 0.33, 0.33, 0.33, 0.33, 2.0, 2.0, 2.0, 2.0]
+    """
+    known = targets >= 0
+    counts = np.bincount(targets[known])  # (V,)
+    weights = np.ones(len(targets))
+    if known.any():
+        first, third = np.percentile(counts[counts > 0], (25, 75))
+        weights[known] = np.minimum(1.0, (third + 1.5 * (third - first)) / counts[targets[known]])
+    scaled: Values = weights / weights.mean()
+    return scaled
+
+
 def coverage(top: NDArray[np.int32], k: int, num_items: int) -> float:
     """Share of the catalogue that is recommended: distinct items in the first k of all rows / items.
 

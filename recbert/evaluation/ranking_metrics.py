@@ -11,17 +11,21 @@ from recbert.evaluation.metrics import (
     Counts,
     Values,
     coverage,
+    debiasing_weights,
     novelty,
     popularity_buckets,
 )
 from recbert.evaluation.ranking import Ranking
+
+DEBIASED = "debiased-"
 
 
 class RankingMetrics:
     """Metrics of a full-catalogue ranking.
 
     Names are `<metric>@<k>` with hit, recall, precision, f1, ndcg, mrr, map, coverage, novelty; `accuracy` is
-    `hit@1`. The formulas stand in `recbert.evaluation.metrics`.
+    `hit@1`; `debiased-<metric>@<k>` weighs the targets by `debiasing_weights`. The formulas stand in
+    `recbert.evaluation.metrics`.
 
     Args:
         ks: lengths of the list of recommendations.
@@ -58,6 +62,8 @@ class RankingMetrics:
             for name, values in ROW_METRICS.items()
             for k in self.ks
         }
+        debiased = [f"{DEBIASED}{name}@{k}" for name in ("hit", "ndcg") for k in self.ks]
+        metrics |= {name: self.value(ranking, name) for name in debiased}
         metrics["accuracy"] = self.value(ranking, "accuracy")
         if ranking.top.shape[1]:
             names = ("coverage",) if popularity is None else ("coverage", "novelty")
@@ -124,6 +130,9 @@ class RankingMetrics:
         name, k = parse_metric(metric)
         if name == "coverage":
             raise ValueError(f"metric {metric!r} is no mean over targets: it has no rows and no interval")
+        if name.startswith(DEBIASED):
+            values = ROW_METRICS[name.removeprefix(DEBIASED)](ranking.ranks, k)
+            return values * debiasing_weights(ranking.targets)
         if name != "novelty":
             return ROW_METRICS[name](ranking.ranks, k)
         if popularity is None:
@@ -177,9 +186,14 @@ def parse_metric(metric: str) -> tuple[str, int]:
     """
     name, _, k = ("hit@1" if metric == "accuracy" else metric).partition("@")
     allowed = [*ROW_METRICS, "coverage", "novelty"]
-    if name not in allowed or not k.isdecimal() or int(k) < 1:
+    if (
+        name.removeprefix(DEBIASED) not in (ROW_METRICS if name.startswith(DEBIASED) else allowed)
+        or not k.isdecimal()
+        or int(k) < 1
+    ):
         raise ValueError(
             f"metric is {metric!r}: allowed are accuracy and {', '.join(allowed)} followed by @k"
+            f" (and {DEBIASED} in front of those up to map)"
         )
     return name, int(k)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from recbert.evaluation.metrics import BUCKETS, Counts
 from recbert.evaluation.ranking import Ranking
-from recbert.evaluation.ranking_metrics import RankingMetrics
+from recbert.evaluation.ranking_metrics import DEBIASED, RankingMetrics
 
 
 def build_table(
@@ -48,6 +48,8 @@ def build_table(
             )
         lines.append(markdown_line(cells))
     protocol = describe_protocol(split, next(iter(rankings.values())), metrics)
+    if any(column.startswith(DEBIASED) for column in columns):
+        protocol += " Debiased: an item with an outlying number of targets counts as if it had the bound's."
     return "\n".join([*lines, "", protocol, ""])
 
 
