@@ -193,10 +193,10 @@ def check_ranks_and_best_items(folder: Path) -> None:
             scores += bias[FIRST_ITEM_ID : FIRST_ITEM_ID + num_items] if with_bias else 0
             table = slice_items(split(whole), split(bias) if with_bias else None, num_items)
             for k in (0, 5, 100):
-                ranks, top = _rank_known(scorer, table, histories, targets, True, k)
+                ranks, top = _rank_known(vectors, table, histories, targets, True, k)
                 assert torch.equal(ranks, rank_scores(scores, targets, seen))
                 assert torch.equal(top, top_items(exclude_items(scores, seen), k))
-                ranks, top = _rank_known(scorer, table, histories, targets, False, k)
+                ranks, top = _rank_known(vectors, table, histories, targets, False, k)
                 assert torch.equal(ranks, rank_scores(scores, targets))
                 assert torch.equal(top, top_items(scores, k))
             values, items = best_items(vectors, table, 7)
@@ -210,7 +210,7 @@ def check_ranks_and_best_items(folder: Path) -> None:
     table = slice_items(split(torch.full((ROWS, WIDTH), torch.nan)), None, ROWS - FIRST_ITEM_ID)
     try:
         scorer = TableScorer(torch.zeros(ROWS, WIDTH))
-        _rank_known(scorer, table, [np.array([70])], torch.tensor([1]), True, 3)
+        _rank_known(scorer.vectors([np.array([70])]), table, [np.array([70])], torch.tensor([1]), True, 3)
     except ValueError as error:
         assert "NaN" in str(error)
     else:

@@ -17,7 +17,7 @@ def test_cut_block_gives_the_hidden_states_of_the_whole_one(family: str) -> None
     objective = next(name for name in ("next-item", "masked-item") if family in supported_families(name))
     tokenizer = ItemTokenizer.from_items([str(item) for item in range(20)])
     model = build_model(
-        family, tokenizer, objective=objective, hidden_size=8, num_attention_heads=2, max_length=8
+        family, tokenizer, objective=objective, hidden_size=16, num_attention_heads=2, max_length=8
     )
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 import recbert.recurrent  # noqa: F401  # registers the recurrent models with the Auto classes
@@ -75,3 +77,19 @@ def load_weights(checkpoint: str | Path, info: CheckpointInfo) -> PreTrainedMode
             "again, or train it again"
         )
     return model
+
+
+def place_model(model: nn.Module, device: str | torch.device) -> None:
+    """Move a model to where it computes.
+
+    Args:
+        model: the model, moved in place.
+        device: where to.
+
+    Raises:
+        ValueError: this machine cannot use the device.
+    """
+    try:
+        model.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device is {str(device)!r}, which this machine cannot use: {error}") from error

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from recbert.backends import ItemIndex, TorchScorer
@@ -18,7 +18,7 @@ from recbert.inputs import Moments, TokenIds, count_known
 from recbert.models import check_fits
 from recbert.recommender.blending import BlendedScorer
 from recbert.recommender.histories import History, Time, Times, as_batch, encode_histories, read_moments
-from recbert.recommender.loading import load_model
+from recbert.recommender.loading import load_model, place_model
 from recbert.tokenizer import FIRST_ITEM_ID, ItemTokenizer
 
 logger = logging.getLogger(__name__)
@@ -95,10 +95,7 @@ class Recommender:
         info = read_info(checkpoint)
         tokenizer = ItemTokenizer.from_pretrained(checkpoint)
         model = load_model(checkpoint, base, info)
-        try:
-            nn.Module.to(model, torch.device(device))
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device is {str(device)!r}, which this machine cannot use: {error}") from error
+        place_model(model, device)
         rules = read_links(checkpoint, tokenizer.num_items) if info.blend else None
         return cls(model, tokenizer, info, titles, rules)
 

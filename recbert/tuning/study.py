@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from recbert.tuning.space import Dimension, Range, Value
+from recbert.tuning.summary import Outcome, TrialSummary
 
 try:
     optuna: Any = importlib.import_module("optuna")
@@ -25,32 +26,8 @@ except ImportError:  # an extra
 logger = logging.getLogger(__name__)
 
 Pruner = Literal["median", "asha", "none"]
-Outcome = Literal["done", "pruned", "failed", "running"]
 Measured = Callable[[float], bool]
 """Takes the validation metric after an evaluation, tells whether to stop the trial there."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrialSummary:
-    """One trial.
-
-    Attributes:
-        number: from 0.
-        outcome: `failed` stands for training that diverged or was refused.
-        values: by key of the space.
-        best: the best validation metric; None when there is none.
-        evaluations: how many there were.
-        minutes: from draw to end; None while it runs.
-        reason: why it failed.
-    """
-
-    number: int
-    outcome: Outcome
-    values: dict[str, Value]
-    best: float | None
-    evaluations: int
-    minutes: float | None
-    reason: str = ""
 
 
 class Study:
