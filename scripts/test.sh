@@ -42,4 +42,4 @@ if ! $minimum; then
     "$venv/bin/mypy"
 fi
 # Last, so that the last line of the output is pytest's verdict.
-"$venv/bin/python" -m pytest -q ${selection[@]+"${selection[@]}"}
+"$venv/bin/python" -m pytest -q -n 2 ${selection[@]+"${selection[@]}"}
