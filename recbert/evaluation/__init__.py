@@ -9,7 +9,7 @@ from recbert.evaluation.lists import top_items
 from recbert.evaluation.metrics import popularity_buckets
 from recbert.evaluation.ranking import Ranking, Scorer
 from recbert.evaluation.ranking_metrics import RankingMetrics, parse_metric
-from recbert.evaluation.ranks import exclude_items, rank_scores, rank_targets, seen_cells
+from recbert.evaluation.ranks import exclude_items, hide_seen, rank_scores, rank_targets, seen_cells
 from recbert.evaluation.shards import ItemSlice, VectorScorer, best_items, rank_over_shards, slice_items
 from recbert.evaluation.table import build_bucket_table, build_table, describe_protocol
 
@@ -27,6 +27,7 @@ __all__ = [
     "compare_means",
     "describe_protocol",
     "exclude_items",
+    "hide_seen",
     "parse_metric",
     "popularity_buckets",
     "rank_over_shards",

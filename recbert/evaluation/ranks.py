@@ -183,11 +183,22 @@ def _rank_block(
 ) -> tuple[Tensor, Tensor]:
     """Give the ranks (B,) and the best items (B, K) of scores (B, V), which are changed."""
     if seen is not None:
-        rows, items = seen_cells(seen, keep=targets if allow_repeats else None)
-        scores[rows.to(scores.device), items.to(scores.device)] = -torch.inf
+        hide_seen(scores, seen, keep=targets if allow_repeats else None)
     maxima = tile_maxima(scores) if scores.device.type == "cpu" else None
     _refuse_nan(scores.amax(1) if maxima is None else torch.from_numpy(maxima))
     return _rank(scores, targets.to(scores.device)), top_items(scores, k, maxima)
+
+
+def hide_seen(scores: Tensor, histories: Sequence[TokenIds], *, keep: Tensor | None = None) -> None:
+    """Set the scores of everything that the histories hold to -inf, in place.
+
+    Args:
+        scores: (B, V) scores of the items.
+        histories: B arrays of token ids.
+        keep: (B,) item index that stays in its row, -1 for none.
+    """
+    rows, items = seen_cells(histories, keep=keep)
+    scores[rows.to(scores.device), items.to(scores.device)] = -torch.inf
 
 
 def seen_cells(histories: Sequence[TokenIds], *, keep: Tensor | None = None) -> Cells:

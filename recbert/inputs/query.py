@@ -90,10 +90,13 @@ def build_query(
         lengths = lengths + 1
     present = present_places(lengths)
     input_ids, last = torch.from_numpy(lay_out(latest, present, PAD_ID)), torch.from_numpy(lengths - 1)
+    encoding = input_format.time_encoding
+    is_plain = encoding is None and input_format.anchoring == "left"
+    if is_plain and present.all():
+        return Query(input_ids, None, last)
     mask = torch.from_numpy(present.astype(np.int64))
-    encoding, anchoring = input_format.time_encoding, input_format.anchoring
-    if encoding is None and anchoring == "left":
-        return Query(input_ids, None if present.all() else mask, last)
+    if is_plain:
+        return Query(input_ids, mask, last)
     inputs = add_positions({"input_ids": input_ids, "attention_mask": mask}, input_format)
     if encoding is not None:
         if moments is None:

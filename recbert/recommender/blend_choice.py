@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from recbert.backends import TorchScorer
 from recbert.baselines import ItemLinks
 from recbert.checkpoint import Blend
-from recbert.evaluation import rank_scores, seen_cells
+from recbert.evaluation import hide_seen, rank_scores
 from recbert.evaluation.metrics import ROW_METRICS
 from recbert.evaluation.ranks import item_indices
 from recbert.inputs import TargetRows, group_by_length
@@ -83,8 +83,7 @@ def try_blends(
             totals, scores = log_totals(scores).cpu(), scores.cpu()
             here, wanted = histories[few], torch.from_numpy(items[rows[few]])
             if filter_seen:
-                seen = seen_cells(here, keep=wanted if allow_repeats else None)
-                scores[seen] = -torch.inf
+                hide_seen(scores, here, keep=wanted if allow_repeats else None)
             contests = {
                 window: _Contest.of(scores, totals, wanted, share_rules(links, here, window))
                 for window, links in rules.items()

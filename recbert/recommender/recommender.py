@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from recbert.backends import ItemIndex, TorchScorer
 from recbert.baselines import ItemLinks, read_links
 from recbert.checkpoint import CheckpointInfo, read_info
-from recbert.evaluation import seen_cells, top_items
+from recbert.evaluation import hide_seen, top_items
 from recbert.inputs import Moments, TokenIds, count_known
 from recbert.models import check_fits
 from recbert.recommender.blending import BlendedScorer
@@ -253,8 +253,7 @@ class Recommender:
             if barred is not None:
                 scores[:, barred.to(scores.device)] = -torch.inf
             if hides_seen:
-                rows, items = seen_cells(tokens[len(answers) : len(answers) + len(scores)])
-                scores[rows.to(scores.device), items.to(scores.device)] = -torch.inf
+                hide_seen(scores, tokens[len(answers) : len(answers) + len(scores)])
             answers.extend(self._best(scores, k))
         return answers
 
