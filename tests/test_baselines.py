@@ -5,7 +5,14 @@ import pytest
 import torch
 from datasets import Dataset
 
-from recbert.baselines import ItemKNN, Markov, Popularity, RecentPopularity, SequentialRules
+from recbert.baselines import (
+    ItemKNN,
+    Markov,
+    Popularity,
+    RecentPopularity,
+    SequentialRules,
+    cooccurrence_vectors,
+)
 from recbert.tokenizer import FIRST_ITEM_ID, UNK_ID
 
 DAY = 86_400
@@ -174,3 +181,34 @@ def test_options_out_of_range_are_refused() -> None:
         ItemKNN(shrinkage=-1)
     with pytest.raises(ValueError, match="no timestamps"):
         RecentPopularity().fit(train_part([[0]], days=[[float("nan")]]), 1)
+
+
+def test_cooccurrence_vectors_decompose_the_information_of_pairs() -> None:
+    histories, window = random_histories(seed=4), 3
+    counts = np.zeros((9, 9))
+    for history in histories:
+        for first, item in enumerate(history):
+            for distance, other in enumerate(history[first + 1 : first + 1 + window], start=1):
+                counts[item, other] += 1 / distance
+                counts[other, item] += 1 / distance
+    totals = counts.sum(1)
+    held_back = totals**0.75 / (totals**0.75).sum()
+    with np.errstate(divide="ignore"):
+        information = np.log(counts / totals[:, None] / held_back).clip(min=0)
+    left, values, _ = np.linalg.svd(information)
+    expected = (left * np.sqrt(values))[:, :4]
+    found = cooccurrence_vectors(train_part(histories), 9, 4, window=window).numpy()
+    assert found @ found.T == pytest.approx(expected @ expected.T, abs=1e-4)
+
+
+def test_cooccurrence_vectors_leave_lonely_items_and_spare_columns_zero() -> None:
+    vectors = cooccurrence_vectors(train_part([[0, 1], [0, 1], [2, 3]]), num_items=5, size=8)
+    assert vectors.shape == (5, 8) and not vectors[4].any() and not vectors[:, 5:].any()
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] - 1e-6
+
+
+def test_cooccurrence_vectors_leave_the_generator_alone() -> None:
+    state = torch.get_rng_state()
+    part = train_part(random_histories(seed=5))
+    assert torch.equal(cooccurrence_vectors(part, 9, 4), cooccurrence_vectors(part, 9, 4))
+    assert torch.equal(torch.get_rng_state(), state)

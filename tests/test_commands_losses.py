@@ -43,6 +43,11 @@ REFUSED = [
     ),
     ("loss=gbce negatives=3 calibration=2", "calibration is 2"),
     ("loss=sampled negatives=3 sampler=mixed in_batch_share=0", "in_batch_share is 0"),
+    (
+        "model.item_vectors=cooccurrence model.shard_items=true",
+        "'cooccurrence' and model.shard_items is true",
+    ),
+    ("model.item_vectors=cooccurrence data.streaming=true", "'cooccurrence' and data.streaming is true"),
     ("model.tie_items=false model.shard_items=true", "model.tie_items is false and model.shard_items"),
     ("temperature=0.1 loss=gbce", "objective.temperature is 0.1 and objective.loss is 'gbce'"),
     ("temperature=0.1 model.shard_items=true", "objective.temperature is 0.1 and model.shard_items is true"),
@@ -70,6 +75,7 @@ def test_pairs_that_are_refused(
         "loss=sampled negatives=4 sampler=in-batch",
         "loss=sampled negatives=4 sampler=mixed negatives_per=sequence name=masked-item model.family=bert",
         "model.tie_items=false",
+        "model.item_vectors=cooccurrence",
         "temperature=0.1 learn_temperature=true label_smoothing=0.1",
     ],
 )

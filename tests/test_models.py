@@ -13,6 +13,7 @@ from recbert.models import (
     item_head,
     item_logits,
     item_table,
+    start_items,
     supported_families,
 )
 from recbert.models.families import FAMILIES, Family
@@ -292,6 +293,28 @@ def test_a_mimetic_start_passes_the_attended_vectors_through(family, objective, 
 def test_a_mimetic_start_is_refused_where_it_is_unknown(family, tokenizer):
     with pytest.raises(ValueError, match=f"mimetic: family='{family}' has no such start; choose one of bert"):
         tiny(family, tokenizer, "next-item", mimetic=True)
+
+
+@pytest.mark.parametrize("tie_items", [True, False])
+def test_items_start_at_given_vectors(tie_items, tokenizer):
+    model, plain = (tiny("gpt2", tokenizer, "next-item", tie_items=tie_items) for _ in range(2))
+    vectors = torch.randn(tokenizer.num_items, 16)
+    start_items(model, 7 * vectors)
+    for find in ("get_input_embeddings", "get_output_embeddings"):
+        table, drawn = (getattr(each, find)().weight.detach() for each in (model, plain))
+        assert torch.equal(table[:FIRST_ITEM_ID], drawn[:FIRST_ITEM_ID])
+        placed = (table - 0.2 * drawn)[FIRST_ITEM_ID:]
+        scale = 1.5 * drawn[FIRST_ITEM_ID:].std() / vectors.std()
+        assert torch.allclose(placed, scale * vectors, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(lambda n: torch.randn(n, 15), "of shape"), (lambda n: torch.zeros(n, 16), "all vectors are the same")],
+)
+def test_vectors_that_do_not_fit_are_refused(make, message, tokenizer):
+    with pytest.raises(ValueError, match=message):
+        start_items(tiny("gpt2", tokenizer, "next-item"), make(tokenizer.num_items))
 
 
 def test_a_fixed_feed_forward_width_is_said(tokenizer):

@@ -5,6 +5,7 @@ formula.
 """
 
 from recbert.baselines.item_knn import ItemKNN
+from recbert.baselines.item_vectors import cooccurrence_vectors
 from recbert.baselines.links import ItemLinks, limit_links, spread_links
 from recbert.baselines.markov import Markov
 from recbert.baselines.popularity import Popularity, RecentPopularity
@@ -19,6 +20,7 @@ __all__ = [
     "RecentPopularity",
     "SequentialRules",
     "ask_rules",
+    "cooccurrence_vectors",
     "limit_links",
     "read_links",
     "spread_links",

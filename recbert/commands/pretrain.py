@@ -1,10 +1,13 @@
 """`recbert pretrain`: train a new model on prepared data."""
 
+from typing import Any
+
 from transformers import PreTrainedModel, set_seed
 
+from recbert.baselines import cooccurrence_vectors
 from recbert.commands.losses import check_loss
 from recbert.commands.session import objective_of, read_training_data, train
-from recbert.models import build_model
+from recbert.models import build_model, start_items
 from recbert.recipe import Recipe, load_recipe, recipe_parser
 from recbert.sharding import item_mesh, shard_items
 from recbert.tokenizer import ItemTokenizer
@@ -25,19 +28,28 @@ def run(arguments: list[str]) -> int:
     check_loss(recipe)
     data, tokenizer, manifest = read_training_data(recipe)
     set_seed(recipe.training.seed)  # of the first weights; the Trainer seeds what follows
-    model = new_model(recipe, tokenizer)
+    model = new_model(recipe, tokenizer, data["train"])
     train(recipe, model, objective_of(recipe, tokenizer, data["train"]), data, manifest)
     return 0
 
 
-def new_model(recipe: Recipe, tokenizer: ItemTokenizer) -> PreTrainedModel:
-    """Build the model of a recipe with random weights.
+def new_model(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> PreTrainedModel:
+    """Build the untrained model of a recipe.
 
     Args:
         recipe: the recipe.
         tokenizer: the vocabulary of its data.
+        train: their training part, from which items may take where they begin.
+
+    Raises:
+        ValueError: items are to begin at vectors, and the data is streamed or the item table split.
     """
     size = recipe.model
+    for key, is_set in (("data.streaming", recipe.data.streaming), ("model.shard_items", size.shard_items)):
+        if size.item_vectors is not None and is_set:
+            raise ValueError(
+                f"model.item_vectors is {size.item_vectors!r} and {key} is true: drop one of them"
+            )
     model = build_model(
         size.family,
         ItemTokenizer(["any"]) if size.shard_items else tokenizer,  # that table is drawn row by row below
@@ -52,6 +64,8 @@ def new_model(recipe: Recipe, tokenizer: ItemTokenizer) -> PreTrainedModel:
         time_encoding=recipe.objective.time,
         mimetic=size.mimetic,
     )
+    if size.item_vectors is not None:
+        start_items(model, cooccurrence_vectors(train, tokenizer.num_items, size.hidden_size))
     if size.shard_items:
         mesh = item_mesh(recipe.training.device)
         shard_items(model, len(tokenizer), mesh, seed=recipe.training.seed)

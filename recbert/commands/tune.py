@@ -110,9 +110,9 @@ def _train(recipe: Recipe, data: Any, tokenizer: Any, metric: str, report: Measu
     """Train one trial as `pretrain` or `finetune` would; nothing of it is kept but its metrics."""
     check_loss(recipe)
     set_seed(recipe.training.seed)
-    build = new_model if recipe.model.base is None else adapted_model
+    is_new = recipe.model.base is None
     trainer = RecTrainer(
-        build(recipe, tokenizer),
+        new_model(recipe, tokenizer, data["train"]) if is_new else adapted_model(recipe, tokenizer),
         recipe.training,
         objective=objective_of(recipe, tokenizer, data["train"]),
         data=data,

@@ -4,6 +4,7 @@ from recbert.models.build import build_model, check_fits
 from recbert.models.cut import last_only
 from recbert.models.families import default_lora_targets, supported_families
 from recbert.models.head import freeze_spare_bias, hidden_only, item_head, item_logits, item_table
+from recbert.models.initial import start_items
 
 __all__ = [
     "build_model",
@@ -15,5 +16,6 @@ __all__ = [
     "item_logits",
     "item_table",
     "last_only",
+    "start_items",
     "supported_families",
 ]

@@ -1,4 +1,4 @@
-"""First weights that let attention begin as an average of the history."""
+"""First weights: attention that begins as an average of the history, items that begin where they belong."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 from recbert.models.families import FAMILIES
+from recbert.models.head import item_table
+from recbert.tokenizer import FIRST_ITEM_ID
+
+_STRENGTH, _KEPT = 1.5, 0.2
 
 
 @torch.no_grad()
@@ -28,3 +32,32 @@ def start_mimetic(model: Any) -> None:
         for place in FAMILIES[model.config.model_type].attention_values:
             weight: Tensor = model.get_submodule(place.format(layer=layer)).weight  # (D, D) or (D, 3 D)
             weight[:, -width:].diagonal().add_(1)
+
+
+@torch.no_grad()
+def start_items(model: Any, vectors: Tensor) -> None:
+    """Let the items of a fresh model begin at given vectors, in place.
+
+    They are scaled to one and a half times the spread that the family draws its table with; a fifth of what
+    was drawn stays, so that seeds differ and items without a vector can be told apart. Special tokens stay as
+    drawn. A model with two item tables gets them in both.
+
+    Args:
+        model: a fresh stock model with one row for each token.
+        vectors: (V, D) of the items in the tokenizer's order, such as those of
+            `recbert.baselines.cooccurrence_vectors`.
+
+    Raises:
+        ValueError: the vectors are all zero, or there are not as many, or not as wide ones, as the model has.
+    """
+    tables = {id(table): table for table in (model.get_input_embeddings().weight, item_table(model)[0])}
+    for table in tables.values():
+        items: Tensor = table[FIRST_ITEM_ID:]
+        if items.shape != vectors.shape:
+            raise ValueError(
+                f"vectors are of shape {tuple(vectors.shape)} and the model's items {tuple(items.shape)}"
+            )
+        spread = vectors.std()
+        if not spread > 0:
+            raise ValueError("all vectors are the same: no item of the training part stands near another one")
+        items.copy_(_KEPT * items + _STRENGTH * items.std() / spread * vectors)

@@ -1,0 +1,74 @@
+"""Vectors of items from counts of what stands near what: where a model's item table can begin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from recbert.baselines.histories import read_histories
+from recbert.baselines.links import ItemLinks, build_links, count_successions
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import Tensor
+
+_SMOOTHING = 0.75
+_OVERSAMPLED, _ITERATIONS = 16, 6
+"""Of the randomised decomposition: enough for vectors that no longer depend on the draws."""
+
+
+def cooccurrence_vectors(train: Dataset, num_items: int, size: int, *, window: int = 10) -> Tensor:
+    """Place items that stand near each other in many histories near each other.
+
+    The positive pointwise mutual information of pairs at most `window` events apart (a pair counts
+    `1 / distance`; the frequency of the second item raised to 0.75, which holds rare ones back) is decomposed
+    into singular values S and vectors U; an item's vector is its row of `U sqrt(S)`. The same data gives the
+    same vectors, on every run.
+
+    Source: Levy, Goldberg and Dagan, "Improving Distributional Similarity with Lessons Learned from Word
+    Embeddings", 2015.
+
+    Args:
+        train: the training part as `build_sequences` wrote it.
+        num_items: size of the catalogue, V.
+        size: length of a vector.
+        window: largest distance that counts.
+
+    Returns:
+        (V, size) fp32; zeros for items that never stand near another, and in the last columns where there
+        are fewer items than `size`.
+    """
+    information = _positive_information(
+        count_successions(read_histories(train, num_items), num_items, window)
+    )
+    rank = min(size, num_items)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        left, values, _ = torch.svd_lowrank(
+            information, q=min(rank + _OVERSAMPLED, num_items), niter=_ITERATIONS
+        )
+    vectors = torch.zeros(num_items, size)
+    vectors[:, :rank] = (left * values.sqrt())[:, :rank]
+    return vectors
+
+
+def _positive_information(links: ItemLinks) -> Tensor:
+    """Give the positive pointwise mutual information of linked items, in both directions, sparse (V, V)."""
+    num_items = len(links.starts) - 1
+    sources = np.repeat(np.arange(num_items), np.diff(links.starts))
+    there, back = (sources, links.ends), (links.ends, sources)
+    first, second = (np.concatenate(sides) for sides in zip(there, back, strict=True))
+    pairs = build_links(first, second, np.tile(links.weights, 2), num_items)
+    first, second = np.repeat(np.arange(num_items), np.diff(pairs.starts)), pairs.ends
+    totals = np.bincount(first, weights=pairs.weights, minlength=num_items)
+    share, held_back = totals / totals.sum(), totals**_SMOOTHING / (totals**_SMOOTHING).sum()
+    information = np.log(pairs.weights / totals.sum() / (share[first] * held_back[second])).clip(min=0)
+    return torch.sparse_coo_tensor(
+        torch.from_numpy(np.stack([first, second])),
+        torch.from_numpy(information.astype(np.float32)),
+        (num_items, num_items),
+        is_coalesced=True,
+        check_invariants=False,
+    )
