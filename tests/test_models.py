@@ -298,9 +298,12 @@ def test_a_mimetic_start_is_refused_where_it_is_unknown(family, tokenizer):
 @pytest.mark.parametrize("tie_items", [True, False])
 def test_items_start_at_given_vectors(tie_items, tokenizer):
     model, plain = (tiny("gpt2", tokenizer, "next-item", tie_items=tie_items) for _ in range(2))
-    vectors = torch.randn(tokenizer.num_items, 16)
-    start_items(model, 7 * vectors)
-    for find in ("get_input_embeddings", "get_output_embeddings"):
+    first, second = torch.randn(2, tokenizer.num_items, 16)
+    start_items(model, 7 * first, 7 * second)
+    for find, vectors in (
+        ("get_input_embeddings", first),
+        ("get_output_embeddings", first if tie_items else second),
+    ):
         table, drawn = (getattr(each, find)().weight.detach() for each in (model, plain))
         assert torch.equal(table[:FIRST_ITEM_ID], drawn[:FIRST_ITEM_ID])
         placed = (table - 0.2 * drawn)[FIRST_ITEM_ID:]
@@ -314,7 +317,7 @@ def test_items_start_at_given_vectors(tie_items, tokenizer):
 )
 def test_vectors_that_do_not_fit_are_refused(make, message, tokenizer):
     with pytest.raises(ValueError, match=message):
-        start_items(tiny("gpt2", tokenizer, "next-item"), make(tokenizer.num_items))
+        start_items(tiny("gpt2", tokenizer, "next-item"), *[make(tokenizer.num_items)] * 2)
 
 
 def test_a_fixed_feed_forward_width_is_said(tokenizer):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 
 from recbert.baselines.histories import read_histories
 from recbert.baselines.links import ItemLinks, build_links, count_successions
@@ -19,13 +20,28 @@ _OVERSAMPLED, _ITERATIONS = 16, 6
 """Of the randomised decomposition: enough for vectors that no longer depend on the draws."""
 
 
-def cooccurrence_vectors(train: Dataset, num_items: int, size: int, *, window: int = 10) -> Tensor:
+class ItemVectors(NamedTuple):
+    """Vectors of the V items of a catalogue, (V, size) fp32 each.
+
+    The product of an item's first vector with another item's second one is high where they go together. An
+    item does not go with itself unless it is taken again and again, which one set of vectors cannot say.
+
+    Attributes:
+        first: of the items as what was taken.
+        second: of the items as what may come.
+    """
+
+    first: Tensor
+    second: Tensor
+
+
+def cooccurrence_vectors(train: Dataset, num_items: int, size: int, *, window: int = 10) -> ItemVectors:
     """Place items that stand near each other in many histories near each other.
 
     The positive pointwise mutual information of pairs at most `window` events apart (a pair counts
     `1 / distance`; the frequency of the second item raised to 0.75, which holds rare ones back) is decomposed
-    into singular values S and vectors U; an item's vector is its row of `U sqrt(S)`. The same data gives the
-    same vectors, on every run.
+    into `U S V'`; an item's vectors are its rows of `U sqrt(S)` and `V sqrt(S)`. The same data gives the same
+    vectors, on every run.
 
     Source: Levy, Goldberg and Dagan, "Improving Distributional Similarity with Lessons Learned from Word
     Embeddings", 2015.
@@ -37,8 +53,8 @@ def cooccurrence_vectors(train: Dataset, num_items: int, size: int, *, window: i
         window: largest distance that counts.
 
     Returns:
-        (V, size) fp32; zeros for items that never stand near another, and in the last columns where there
-        are fewer items than `size`.
+        Zeros for items that never stand near another, and in the last columns where there are fewer items
+        than `size`.
     """
     information = _positive_information(
         count_successions(read_histories(train, num_items), num_items, window)
@@ -46,12 +62,12 @@ def cooccurrence_vectors(train: Dataset, num_items: int, size: int, *, window: i
     rank = min(size, num_items)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        left, values, _ = torch.svd_lowrank(
+        left, values, right = torch.svd_lowrank(
             information, q=min(rank + _OVERSAMPLED, num_items), niter=_ITERATIONS
         )
-    vectors = torch.zeros(num_items, size)
-    vectors[:, :rank] = (left * values.sqrt())[:, :rank]
-    return vectors
+    first, second = ((side * values.sqrt())[:, :rank] for side in (left, right))
+    spare = (0, size - rank)
+    return ItemVectors(pad(first, spare), pad(second, spare))
 
 
 def _positive_information(links: ItemLinks) -> Tensor:

@@ -65,7 +65,7 @@ def new_model(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> PreTraine
         mimetic=size.mimetic,
     )
     if size.item_vectors is not None:
-        start_items(model, cooccurrence_vectors(train, tokenizer.num_items, size.hidden_size))
+        start_items(model, *cooccurrence_vectors(train, tokenizer.num_items, size.hidden_size))
     if size.shard_items:
         mesh = item_mesh(recipe.training.device)
         shard_items(model, len(tokenizer), mesh, seed=recipe.training.seed)

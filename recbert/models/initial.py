@@ -35,29 +35,35 @@ def start_mimetic(model: Any) -> None:
 
 
 @torch.no_grad()
-def start_items(model: Any, vectors: Tensor) -> None:
+def start_items(model: Any, first: Tensor, second: Tensor) -> None:
     """Let the items of a fresh model begin at given vectors, in place.
 
     They are scaled to one and a half times the spread that the family draws its table with; a fifth of what
     was drawn stays, so that seeds differ and items without a vector can be told apart. Special tokens stay as
-    drawn. A model with two item tables gets them in both.
+    drawn.
 
     Args:
         model: a fresh stock model with one row for each token.
-        vectors: (V, D) of the items in the tokenizer's order, such as those of
+        first: (V, D) of the items as input, in the tokenizer's order, such as those of
             `recbert.baselines.cooccurrence_vectors`.
+        second: (V, D) of the items as candidates; unused where both share one table.
 
     Raises:
         ValueError: the vectors are all zero, or there are not as many, or not as wide ones, as the model has.
     """
-    tables = {id(table): table for table in (model.get_input_embeddings().weight, item_table(model)[0])}
-    for table in tables.values():
-        items: Tensor = table[FIRST_ITEM_ID:]
-        if items.shape != vectors.shape:
-            raise ValueError(
-                f"vectors are of shape {tuple(vectors.shape)} and the model's items {tuple(items.shape)}"
-            )
-        spread = vectors.std()
-        if not spread > 0:
-            raise ValueError("all vectors are the same: no item of the training part stands near another one")
-        items.copy_(_KEPT * items + _STRENGTH * items.std() / spread * vectors)
+    entered, ranked = model.get_input_embeddings().weight, item_table(model)[0]
+    _place(entered, first)
+    if ranked is not entered:
+        _place(ranked, second)
+
+
+def _place(table: Tensor, vectors: Tensor) -> None:
+    """Move the items of a table, (rows, D), to vectors (V, D)."""
+    items, spread = table[FIRST_ITEM_ID:], vectors.std()
+    if items.shape != vectors.shape:
+        raise ValueError(
+            f"vectors are of shape {tuple(vectors.shape)} and the model's items {tuple(items.shape)}"
+        )
+    if not spread > 0:
+        raise ValueError("all vectors are the same: no item of the training part stands near another one")
+    items.copy_(_KEPT * items + _STRENGTH * items.std() / spread * vectors)
