@@ -35,6 +35,8 @@ class Family:
     output repeats it over all positions.
     `attention_values` names the value and output projections of block `{layer}`; queries and keys may stand
     in front of the values in one matrix.
+    `head_transform` names the linear layer, followed by an activation and a norm, between the last block and
+    the item table.
     `feed_forward_is_factor` marks families that ask for the feed-forward width as a multiple of the hidden
     size.
     `token_types` says where `token_type_ids` are looked up: in a table whose length `type_vocab_size` sets,
@@ -57,6 +59,7 @@ class Family:
     token_types: Literal["own table", "items"] | None = None
     rotary_axes: Literal[0, 1, 3] = 0
     attention_values: tuple[str, ...] = ()
+    head_transform: str | None = None
 
 
 _BERT_LINEARS = ("query", "key", "value", "dense")
@@ -74,6 +77,7 @@ _BERT = Family(
         "bert.encoder.layer.{layer}.attention.self.value",
         "bert.encoder.layer.{layer}.attention.output.dense",
     ),
+    head_transform="cls.predictions.transform.dense",
 )
 _ROBERTA = Family(
     unused_positions="pad",

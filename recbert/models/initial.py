@@ -12,26 +12,34 @@ from recbert.models.head import item_table
 from recbert.tokenizer import FIRST_ITEM_ID
 
 _STRENGTH, _KEPT = 1.5, 0.2
+_LINEAR_FROM = 3.0
+"""Where GELU is a straight line for a normal variable around it; the norm behind takes the shift out again."""
 
 
 @torch.no_grad()
 def start_mimetic(model: Any) -> None:
-    """Add the identity to the value and output projections of every attention layer, in place.
+    """Add the identity to what stands between items as input and items as candidates, in place.
 
-    A fresh layer then adds the attended items' own vectors to the hidden state, instead of a random image of
+    These are the value and output projections of every attention layer. A fresh layer then adds the attended
+    items' own vectors to the hidden state, instead of a random image of
     them that training has to undo: with a tied item matrix the first scores are similarities to the whole
     history. On small catalogues this generalises better. Source: Trockman and Kolter, "Mimetic
     Initialization of Self-Attention Layers", 2023 (there fitted to trained vision models; here the value side
-    alone, at full strength).
+    alone, at full strength). A transform between the last block and the items begins as the identity too.
 
     Args:
         model: a fresh stock model of a family whose table row names its projections.
     """
+    row = FAMILIES[model.config.model_type]
     width = model.config.hidden_size
     for layer in range(model.config.num_hidden_layers):
-        for place in FAMILIES[model.config.model_type].attention_values:
+        for place in row.attention_values:
             weight: Tensor = model.get_submodule(place.format(layer=layer)).weight  # (D, D) or (D, 3 D)
             weight[:, -width:].diagonal().add_(1)
+    if row.head_transform is not None:
+        transform = model.get_submodule(row.head_transform)
+        transform.weight.diagonal().add_(1)
+        transform.bias.add_(_LINEAR_FROM)
 
 
 @torch.no_grad()
