@@ -284,9 +284,19 @@ def test_a_mimetic_start_passes_the_attended_vectors_through(family, objective, 
         for (name, weight), other in zip(model.named_parameters(), plain.parameters(), strict=True)
         if not torch.equal(weight, other)
     }
+    if family == "bert":
+        assert torch.equal(changed.pop("cls.predictions.transform.dense.weight"), torch.eye(16))
+        assert torch.equal(changed.pop("cls.predictions.transform.dense.bias"), torch.full((16,), 3.0))
     assert len(changed) == 2 * SIZES["num_hidden_layers"]
     for difference in changed.values():
         assert torch.equal(difference[:, -16:], torch.eye(16)) and not difference[:, :-16].any()
+
+
+def test_the_transform_of_a_mimetic_start_keeps_the_order_of_scores(tokenizer):
+    model = tiny("bert", tokenizer, "masked-item", mimetic=True)
+    hidden = torch.nn.functional.layer_norm(torch.randn(50, 16), (16,))
+    passed = model.cls.predictions.transform(hidden)
+    assert torch.nn.functional.cosine_similarity(hidden, passed).min() > 0.98
 
 
 @pytest.mark.parametrize("family", ["llama", "gru"])

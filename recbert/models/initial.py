@@ -21,11 +21,11 @@ def start_mimetic(model: Any) -> None:
     """Add the identity to what stands between items as input and items as candidates, in place.
 
     These are the value and output projections of every attention layer. A fresh layer then adds the attended
-    items' own vectors to the hidden state, instead of a random image of
-    them that training has to undo: with a tied item matrix the first scores are similarities to the whole
-    history. On small catalogues this generalises better. Source: Trockman and Kolter, "Mimetic
-    Initialization of Self-Attention Layers", 2023 (there fitted to trained vision models; here the value side
-    alone, at full strength). A transform between the last block and the items begins as the identity too.
+    items' own vectors to the hidden state, instead of a random image of them that training has to undo: with
+    a tied item matrix the first scores are similarities to the whole history. On small catalogues this
+    generalises better. Source: Trockman and Kolter, "Mimetic Initialization of Self-Attention Layers", 2023
+    (there fitted to trained vision models; here the value side alone, at full strength). A transform between
+    the last block and the items begins as the identity too.
 
     Args:
         model: a fresh stock model of a family whose table row names its projections.
