@@ -99,6 +99,38 @@ def test_loss_and_gradients_are_the_formula(
         torch.testing.assert_close(mine, plain, rtol=3 * tolerance, atol=3 * tolerance)
 
 
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_a_seen_margin_adds_the_raised_scores_of_earlier_labels(with_bias: bool) -> None:
+    hidden, weight, bias = tensors = _tensors(with_bias, torch.float64)
+    labels = torch.tensor([70, 75, 70, 75, 71, 72])  # the third label of the first sequence is its first one
+    margin, logits = 2.0, functional.linear(hidden, weight, bias)  # type: ignore[arg-type]
+    earlier: list[list[int]] = [[], [70], [75], [], [75], []]
+    expected = torch.zeros((), dtype=torch.float64)
+    drawn, log_q = (values.tolist() for values in _Given().draw(5, labels))
+    for n, seen in enumerate(earlier):
+        parts = [
+            logits[n, item] - q - math.log(5)
+            for item, q in zip(drawn, log_q, strict=True)
+            if item != labels[n]
+        ]
+        parts += [logits[n, item] + margin for item in seen] + [logits[n, labels[n]]]
+        expected = expected + torch.stack(parts).logsumexp(0) - logits[n, labels[n]]
+    loss = SampledSoftmax(5, sampler=_Given(), seen_margin=margin)
+    ours = loss(hidden, weight, bias, labels, ROWS)  # type: ignore[arg-type]
+    assert ours.item() == pytest.approx(expected.item())
+    wanted = [tensor for tensor in tensors if tensor is not None]
+    for mine, plain in zip(
+        torch.autograd.grad(ours, wanted), torch.autograd.grad(expected, wanted), strict=True
+    ):
+        torch.testing.assert_close(mine, plain)
+
+
+def test_a_seen_margin_needs_to_know_the_sequences() -> None:
+    loss = SampledSoftmax(3, sampler=UniformSampler(ITEMS), seen_margin=1.0)
+    with pytest.raises(ValueError, match="seen_margin is set, which needs the rows"):
+        loss(torch.randn(6, 8), torch.randn(SIZE, 8), None, LABELS)
+
+
 @pytest.mark.parametrize("per", ["batch", "sequence"])
 def test_no_labels_and_no_negatives_left_have_no_gradient(per: Any) -> None:
     hidden, weight = torch.randn(2, 8, requires_grad=True), torch.randn(SIZE, 8, requires_grad=True)

@@ -54,6 +54,15 @@ def _conflicts_of_losses(config: ObjectiveConfig) -> list[tuple[bool, str]]:
             "negatives_per 'batch'",
         ),
         (
+            config.seen_margin is not None and config.loss != "sampled",
+            f"objective.seen_margin is {config.seen_margin} and {loss}: only 'sampled' holds seen items down",
+        ),
+        (
+            config.seen_margin is not None and config.name != "next-item",
+            f"objective.seen_margin is {config.seen_margin} and objective.name is {config.name!r}: what was "
+            "seen before stands in the order of events only with 'next-item'",
+        ),
+        (
             config.temperature is not None and config.loss == "gbce",
             f"objective.temperature is {config.temperature} and {loss}: cosines reach no probability near 0, "
             "which it calibrates, take 'full' or 'sampled'",
@@ -72,6 +81,7 @@ def _conflicts_with_the_rest(recipe: Recipe) -> list[tuple[bool, str]]:
     sampler = f"objective.sampler is {config.sampler!r}"
     per = f"objective.negatives_per is {config.negatives_per!r}"
     from_batch, by_sequence = config.sampler in ("in-batch", "mixed"), config.negatives_per == "sequence"
+    margin, seen = config.seen_margin is not None, f"objective.seen_margin is {config.seen_margin}"
     return [
         (
             sharded and not recipe.model.tie_items,
@@ -93,6 +103,17 @@ def _conflicts_with_the_rest(recipe: Recipe) -> list[tuple[bool, str]]:
             f"{per if by_sequence else sampler} and training.packing is true: a packed batch does not tell "
             "its sequences apart, leave packing false",
         ),
+        (
+            margin and recipe.training.packing,
+            f"{seen} and training.packing is true: a packed batch does not tell its sequences apart, leave "
+            "packing false",
+        ),
+        (
+            margin and config.horizon > 1,
+            f"{seen} and objective.horizon is {config.horizon}: labels are not in the order of events then, "
+            "leave horizon 1",
+        ),
+        (margin and sharded, f"{seen} and model.shard_items is true: that was not tried, drop one of them"),
         (
             heated and sharded,
             f"{temperature} and model.shard_items is true: a split table is not put on a sphere, drop one",
@@ -126,7 +147,9 @@ def build_loss(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> Loss:
     loss: FullSoftmax | SampledSoftmax = FullSoftmax(config.label_smoothing)
     if config.loss == "sampled":
         sampler = _build_sampler(recipe, tokenizer, train)
-        loss = SampledSoftmax(config.negatives, sampler=sampler, per=config.negatives_per)
+        loss = SampledSoftmax(
+            config.negatives, sampler=sampler, per=config.negatives_per, seen_margin=config.seen_margin
+        )
     if config.temperature is None:
         return loss
     return Tempered(loss, config.temperature, config.learn_temperature)

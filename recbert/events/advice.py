@@ -64,8 +64,8 @@ def advise(statistics: dict[str, Any], distributions: dict[str, list[list[float]
         f"model.hidden_size: {width}, model.num_hidden_layers: {layers}: enough for {events:,} events; "
         "wider ones gain a few per cent on small data, and more the more there is",
         f"model.dropout: {dropout}: there are {per_item}; the fewer, the sooner they are learnt by heart",
-        "model.item_vectors: cooccurrence: items begin next to what they are taken with, which costs seconds and "
-        "saves half of the epochs",
+        "model.item_vectors: cooccurrence: items begin next to what they are taken with, which costs seconds "
+        "and saves half of the epochs",
         f"objective.loss: {loss}",
         f"training.per_device_train_batch_size: {rows}: {-(-users // rows):,} steps an epoch, at one row for "
         f"each of {users:,} users",

@@ -13,7 +13,7 @@ from recbert.tokenizer import FIRST_ITEM_ID
 
 _STRENGTH, _KEPT = 1.5, 0.2
 _LINEAR_FROM = 3.0
-"""Where GELU is a straight line for a normal variable around it; the norm behind takes the shift out again."""
+"""Where GELU is a straight line for a normal variable around it; the norm behind takes the shift out."""
 
 
 @torch.no_grad()

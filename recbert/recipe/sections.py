@@ -171,6 +171,8 @@ class ObjectiveConfig:
         negatives_per: `sampled`, `gbce`: whether a `batch` or each `sequence` has its own draws.
         sampler: `sampled`: all items alike; by their training events; from the labels of the batch; or
             `mixed` of the batch and all alike.
+        seen_margin: `sampled`, `next-item`: nats that items of the history have to stay further behind than
+            others; for lists whose seen items are not filtered. null treats them alike.
         in_batch_share: `mixed`: share of the draws that come from the batch.
         temperature: `full`, `sampled`: divides cosines of hidden states and items, which then lie on a
             sphere; null takes plain products.
@@ -191,6 +193,7 @@ class ObjectiveConfig:
     negatives: int = 256
     negatives_per: Literal["batch", "sequence"] = "batch"
     sampler: Literal["uniform", "popularity", "in-batch", "mixed"] = "uniform"
+    seen_margin: float | None = None
     in_batch_share: float = 0.5
     calibration: float = 0.75
     temperature: float | None = None

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from recbert.objectives.losses.negatives import Negatives
 from recbert.objectives.losses.samplers import Sampler
+from recbert.objectives.losses.seen import score_seen
 
 
 class SampledSoftmax:
@@ -22,19 +23,30 @@ class SampledSoftmax:
     negatives shared by a batch and the correction by log q as in Yi et al., "Sampling-bias-corrected neural
     modeling for large corpus item recommendations", 2019.
 
+    With `seen_margin` m the denominator also holds `exp(s_k + m)` for each earlier label k of the sequence
+    but the label itself: what was taken has to stay m nats further behind than what was not.
+
     Args:
         negatives: draws a batch or a sequence, at least 1.
         sampler: where they come from.
         per: whether the draws are shared by a `batch` or by the positions of a `sequence`, see `Negatives`.
+        seen_margin: m, for lists from which seen items are not filtered, of things that nobody takes twice;
+            None to treat them as any other item. It needs labels in the order of events.
 
     Raises:
         ValueError: `negatives` is below 1, or not below the number of items, or `per` is unknown.
     """
 
     def __init__(
-        self, negatives: int = 256, *, sampler: Sampler, per: Literal["batch", "sequence"] = "batch"
+        self,
+        negatives: int = 256,
+        *,
+        sampler: Sampler,
+        per: Literal["batch", "sequence"] = "batch",
+        seen_margin: float | None = None,
     ) -> None:
         self._negatives = Negatives(negatives, sampler, per)
+        self._seen_margin = seen_margin
 
     def __call__(
         self,
@@ -55,8 +67,16 @@ class SampledSoftmax:
 
         Returns:
             A scalar in float32 (float64 for float64 input), in nats.
+
+        Raises:
+            ValueError: seen items are to be held down and `rows` is None.
         """
         positive, negative, log_q = self._negatives.score(hidden, weight, bias, labels, rows)
         others = (negative - (math.log(self._negatives.count) + log_q)).logsumexp(1)
+        if self._seen_margin is not None:
+            if rows is None:
+                raise ValueError("seen_margin is set, which needs the rows that `labelled` gives")
+            seen = score_seen(hidden, weight, bias, labels, rows).logsumexp(1)
+            others = torch.logaddexp(others, seen + self._seen_margin)
         total: Tensor = (torch.logaddexp(positive, others) - positive).sum()
         return total
