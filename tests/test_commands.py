@@ -210,6 +210,15 @@ def test_finetuning_without_an_adapter_gives_a_whole_checkpoint(world: World, tm
     assert read_info(tmp_path / "model").base_hash is None
 
 
+def test_finetuning_can_part_the_tables_of_a_base(world: World, tmp_path: Path) -> None:
+    options = ["--adapter", "null", "--training.output_dir", str(tmp_path), "--training.max_steps", "1"]
+    parted = [*options, "--model.tie_items", "false"]
+    assert main(["finetune", "--config", str(world.lora_recipe), *parted]) == 0
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    tables = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    assert not torch.equal(*tables) and torch.allclose(*tables, atol=0.1)
+
+
 def test_prefixes_behind_a_start_token_from_events_to_the_card(world: World, tmp_path: Path) -> None:
     """Every event of the training part is a sample, the first one of a user too, and changed at random."""
     options = {

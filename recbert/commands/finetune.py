@@ -11,6 +11,7 @@ from recbert.checkpoint import find_file, read_info
 from recbert.commands.losses import check_loss
 from recbert.commands.session import objective_of, read_training_data, train
 from recbert.hub import fetch
+from recbert.models import untie_items
 from recbert.recipe import AdapterConfig, Recipe, load_recipe, recipe_parser
 from recbert.recommender import load_weights
 from recbert.sharding import item_mesh, load_sharded
@@ -93,7 +94,10 @@ def _load_base(recipe: Recipe, tokenizer: ItemTokenizer) -> PreTrainedModel:
             raise ValueError("the recipe has an adapter and model.shard_items: drop one of them")
         folder = base if Path(base).is_dir() else fetch(base)
         return load_sharded(folder, item_mesh(recipe.training.device), objective=info.input.objective)
-    return load_weights(base, info)
+    model = load_weights(base, info)
+    if not recipe.model.tie_items:
+        untie_items(model)
+    return model
 
 
 def _adapt(model: PreTrainedModel, config: AdapterConfig) -> PreTrainedModel:

@@ -3,7 +3,14 @@
 from recbert.models.build import build_model, check_fits
 from recbert.models.cut import last_only
 from recbert.models.families import default_lora_targets, supported_families
-from recbert.models.head import freeze_spare_bias, hidden_only, item_head, item_logits, item_table
+from recbert.models.head import (
+    freeze_spare_bias,
+    hidden_only,
+    item_head,
+    item_logits,
+    item_table,
+    untie_items,
+)
 from recbert.models.initial import start_items
 
 __all__ = [
@@ -18,4 +25,5 @@ __all__ = [
     "last_only",
     "start_items",
     "supported_families",
+    "untie_items",
 ]

@@ -13,6 +13,7 @@ from typing import cast
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 
 def item_head(model: nn.Module) -> nn.Linear:
@@ -41,6 +42,20 @@ def item_table(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The item matrix (V, D) and, where the family has one, its bias (V,): live parameters, not copies."""
     head = item_head(model)
     return head.weight, cast("torch.Tensor | None", getattr(head, "bias", None))
+
+
+def untie_items(model: PreTrainedModel) -> None:
+    """Give a model with one item table a second one for the candidates, a copy, in place.
+
+    Training then moves the two apart, from where one table has learnt all that it can.
+
+    Args:
+        model: a stock model; one with two tables already stays as it is.
+    """
+    head, entered = item_head(model), cast(nn.Embedding, model.get_input_embeddings())
+    if head.weight is entered.weight:
+        head.weight = nn.Parameter(entered.weight.detach().clone())
+        model.config.tie_word_embeddings = False
 
 
 def freeze_spare_bias(model: nn.Module) -> None:

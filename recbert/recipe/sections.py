@@ -125,7 +125,8 @@ class ModelConfig:
         num_attention_heads: heads a layer.
         intermediate_size: width of the feed-forward layer; null for four times `hidden_size`.
         dropout: probability, wherever the family has dropout.
-        tie_items: whether items as input and items as candidates share one table.
+        tie_items: whether items as input and items as candidates share one table; false gives a `base` with
+            one table a second one, a copy.
         mimetic: start every attention layer as an average of what it attends to; better on small catalogues.
         item_vectors: begin with items placed by their `cooccurrence` in the training part; trains faster
             and further. null draws their vectors.
