@@ -35,8 +35,7 @@ class Family:
     output repeats it over all positions.
     `attention_values` names the value and output projections of block `{layer}`; queries and keys may stand
     in front of the values in one matrix.
-    `head_transform` names the linear layer, followed by an activation and a norm, between the last block and
-    the item table.
+    `head_transform` names the linear layer that an activation and a norm follow, in front of the item table.
     `feed_forward_is_factor` marks families that ask for the feed-forward width as a multiple of the hidden
     size.
     `token_types` says where `token_type_ids` are looked up: in a table whose length `type_vocab_size` sets,
