@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from recbert.baselines.links import ItemLinks
-from recbert.checkpoint import RULES_FILE, find_file
+from recbert.checkpoint import RULES_FILE, find_file, write_file
 
 
 def write_links(folder: str | Path, links: ItemLinks) -> None:
@@ -25,12 +25,8 @@ def write_links(folder: str | Path, links: ItemLinks) -> None:
         "ends": torch.from_numpy(links.ends.astype(np.int32)),
         "weights": torch.from_numpy(links.weights.astype(np.float32)),
     }
-    draft = Path(folder) / f".{RULES_FILE}.draft"
-    try:
+    with write_file(Path(folder) / RULES_FILE) as draft:
         save_file(tensors, draft)
-        draft.replace(Path(folder) / RULES_FILE)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def read_links(folder_or_hub_id: str | Path, num_items: int) -> ItemLinks:

@@ -1,6 +1,6 @@
 """A checkpoint folder: `recbert.json`, the model card, atomic writing and hashes."""
 
-from recbert.checkpoint.folder import hash_base, hash_file, write_folder, write_text
+from recbert.checkpoint.folder import hash_base, hash_file, write_file, write_folder, write_text
 from recbert.checkpoint.info import (
     INFO_FILE,
     POPULARITY_FILE,
@@ -30,6 +30,7 @@ __all__ = [
     "hash_base",
     "hash_file",
     "read_info",
+    "write_file",
     "write_folder",
     "write_info",
     "write_text",

@@ -68,6 +68,24 @@ def _replace(draft: Path, target: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def write_file(path: str | Path) -> Iterator[Path]:
+    """Give a file to write in place of another, which takes its place at the end: whole or not at all.
+
+    Whoever has the old file open or mapped keeps it.
+
+    Args:
+        path: the file to write; its folder must exist.
+    """
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 text file that appears whole or not at all.
 
@@ -75,13 +93,8 @@ def write_text(path: str | Path, text: str) -> None:
         path: the file to write; its folder must exist.
         text: its content.
     """
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.draft")
-    try:
+    with write_file(path) as draft:
         draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def hash_file(path: str | Path) -> str:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers.utils.hub import cached_file
 
-from recbert.checkpoint.folder import write_text
+from recbert.checkpoint.folder import write_file, write_text
 from recbert.tokenizer import MAPPED_FROM
 
 INFO_FILE = "recbert.json"
@@ -211,12 +211,8 @@ def write_info(folder: str | Path, info: CheckpointInfo) -> None:
     content = dataclasses.asdict(dataclasses.replace(info, popularity=[]))
     if len(counts) > MAPPED_FROM:
         content["popularity"] = POPULARITY_FILE
-        draft = Path(folder) / f".{POPULARITY_FILE}.draft"
-        try:
+        with write_file(Path(folder) / POPULARITY_FILE) as draft:
             save_file({"popularity": torch.from_numpy(counts)}, draft)
-            draft.replace(Path(folder) / POPULARITY_FILE)  # whoever has mapped the old file keeps it
-        finally:
-            draft.unlink(missing_ok=True)
     else:
         content["popularity"] = counts.tolist()
     text = json.dumps(content, indent=1, ensure_ascii=False)

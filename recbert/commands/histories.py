@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recbert.checkpoint import RULES_FILE, find_file, hash_file, read_info, write_text
+from recbert.checkpoint import RULES_FILE, find_file, hash_file, read_info, write_file, write_text
 from recbert.events import ITEM_ID, TIMESTAMP, USER_ID, read_events, stream_sorted
 
 HISTORY = "history"
@@ -190,9 +190,5 @@ def write_shard(path: Path, columns: dict[str, Any]) -> None:
         path: the shard's file.
         columns: values by column name.
     """
-    draft = path.with_name(f".{path.name}.draft")
-    try:
+    with write_file(path) as draft:
         pq.write_table(pa.table(columns), draft)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

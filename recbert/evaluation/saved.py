@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from recbert.checkpoint import write_file
 from recbert.evaluation.ranking import Ranking
 
 
@@ -67,12 +68,8 @@ def write_rankings(
         "settings": dict(settings),
         "protocol": protocol,
     }
-    draft = Path(path).with_name(f".{Path(path).name}.draft")
-    try:
+    with write_file(path) as draft:
         save_file(tensors, draft, metadata={"evaluation": json.dumps(content)})
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def read_rankings(path: str | Path) -> SavedRankings:
