@@ -3,20 +3,10 @@
 import pytest
 import torch
 
-from recbert.models import build_model, start_items
-from recbert.tokenizer import FIRST_ITEM_ID, ItemTokenizer
-
-SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "max_length": 12}
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return ItemTokenizer.from_items([f"item{number:02d}" for number in range(30)])
-
-
-def tiny(family, tokenizer, objective, **changes):
-    torch.manual_seed(0)
-    return build_model(family, tokenizer, objective=objective, **(SIZES | changes))
+from recbert.models import start_items
+from recbert.tokenizer import FIRST_ITEM_ID
+from tests.test_models import SIZES, tiny
+from tests.test_models import tokenizer as tokenizer
 
 
 @pytest.mark.parametrize(

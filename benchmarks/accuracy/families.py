@@ -15,7 +15,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-_GATED = "model.mimetic=false"
+_DRAWN = "model.mimetic=false"  # families without such a start
 ARCHITECTURES = {
     "openai-gpt 2 x 64, norms behind": "model.family=openai-gpt",
     "openai-gpt, attention drawn": "model.family=openai-gpt model.mimetic=false",
@@ -25,13 +25,13 @@ ARCHITECTURES = {
     "openai-gpt 2 x 128": "model.family=openai-gpt model.hidden_size=128",
     "gpt2, norms in front": "model.family=gpt2",
     "gpt2 4 x 64": "model.family=gpt2 model.num_hidden_layers=4",
-    "llama, RMSNorm, SwiGLU": f"model.family=llama {_GATED}",
-    "qwen3, norms on queries and keys": f"model.family=qwen3 {_GATED}",
-    "qwen3_5_text, gated attention": f"model.family=qwen3_5_text {_GATED}",
-    "qwen3_5_text 4 x 64": f"model.family=qwen3_5_text model.num_hidden_layers=4 {_GATED}",
-    "mamba": f"model.family=mamba {_GATED}",
-    "gru": f"model.family=gru model.num_hidden_layers=1 {_GATED}",
-    "lstm": f"model.family=lstm model.num_hidden_layers=1 {_GATED}",
+    "llama, RMSNorm, SwiGLU": f"model.family=llama {_DRAWN}",
+    "qwen3, norms on queries and keys": f"model.family=qwen3 {_DRAWN}",
+    "qwen3_5_text, gated attention": f"model.family=qwen3_5_text {_DRAWN}",
+    "qwen3_5_text 4 x 64": f"model.family=qwen3_5_text model.num_hidden_layers=4 {_DRAWN}",
+    "mamba": f"model.family=mamba {_DRAWN}",
+    "gru": f"model.family=gru model.num_hidden_layers=1 {_DRAWN}",
+    "lstm": f"model.family=lstm model.num_hidden_layers=1 {_DRAWN}",
 }
 """What each changes in the recipe."""
 

@@ -73,11 +73,10 @@ def cooccurrence_vectors(train: Dataset, num_items: int, size: int, *, window: i
 def _positive_information(links: ItemLinks) -> Tensor:
     """Give the positive pointwise mutual information of linked items, in both directions, sparse (V, V)."""
     num_items = len(links.starts) - 1
-    sources = np.repeat(np.arange(num_items), np.diff(links.starts))
-    there, back = (sources, links.ends), (links.ends, sources)
-    first, second = (np.concatenate(sides) for sides in zip(there, back, strict=True))
-    pairs = build_links(first, second, np.tile(links.weights, 2), num_items)
-    first, second = np.repeat(np.arange(num_items), np.diff(pairs.starts)), pairs.ends
+    sources = links.sources()
+    there, back = np.append(sources, links.ends), np.append(links.ends, sources)
+    pairs = build_links(there, back, np.tile(links.weights, 2), num_items)
+    first, second = pairs.sources(), pairs.ends
     totals = np.bincount(first, weights=pairs.weights, minlength=num_items)
     share, held_back = totals / totals.sum(), totals**_SMOOTHING / (totals**_SMOOTHING).sum()
     information = np.log(pairs.weights / totals.sum() / (share[first] * held_back[second])).clip(min=0)

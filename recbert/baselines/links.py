@@ -25,6 +25,10 @@ class ItemLinks(NamedTuple):
     ends: NDArray[np.integer[Any]]
     weights: NDArray[np.floating[Any]]
 
+    def sources(self) -> NDArray[np.int64]:
+        """Give the item index that each link leads from, (E,)."""
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
 
 class Query(NamedTuple):
     """Where the links of one history start.
@@ -93,9 +97,8 @@ def add_links(parts: Sequence[ItemLinks]) -> ItemLinks:
         parts: at least one set of links.
     """
     num_items = len(parts[0].starts) - 1
-    every_item = np.arange(num_items)
     return build_links(
-        np.concatenate([np.repeat(every_item, np.diff(part.starts)) for part in parts]),
+        np.concatenate([part.sources() for part in parts]),
         np.concatenate([part.ends for part in parts]),
         np.concatenate([part.weights for part in parts]),
         num_items,
@@ -111,12 +114,11 @@ def limit_links(links: ItemLinks, most: int) -> ItemLinks:
         links: what was counted.
         most: how many an item may keep, at least 1.
     """
-    num_items = len(links.starts) - 1
-    sources = np.repeat(np.arange(num_items), np.diff(links.starts))
+    sources = links.sources()
     order = np.lexsort((-links.weights, sources))  # the strongest first, item by item
     first_left_out = links.starts[:-1] + most
     crowded = first_left_out < links.starts[1:]
-    bounds = np.full(num_items, -np.inf)
+    bounds = np.full(len(crowded), -np.inf)
     bounds[crowded] = links.weights[order[first_left_out[crowded]]]
     kept = links.weights > bounds[sources]
     starts = np.append(0, np.cumsum(kept))[links.starts]

@@ -34,6 +34,7 @@ def check_loss(recipe: Recipe) -> None:
 def _conflicts_of_losses(config: ObjectiveConfig) -> list[tuple[bool, str]]:
     """Give, for each pair of loss keys that may not go together, whether it does and what to say."""
     loss, sampler = f"objective.loss is {config.loss!r}", f"objective.sampler is {config.sampler!r}"
+    has_margin, margin = config.seen_margin is not None, f"objective.seen_margin is {config.seen_margin}"
     return [
         (
             config.label_smoothing > 0 and config.loss != "full",
@@ -54,13 +55,18 @@ def _conflicts_of_losses(config: ObjectiveConfig) -> list[tuple[bool, str]]:
             "negatives_per 'batch'",
         ),
         (
-            config.seen_margin is not None and config.loss != "sampled",
-            f"objective.seen_margin is {config.seen_margin} and {loss}: only 'sampled' holds seen items down",
+            has_margin and config.loss != "sampled",
+            f"{margin} and {loss}: only 'sampled' holds seen items down",
         ),
         (
-            config.seen_margin is not None and config.name != "next-item",
-            f"objective.seen_margin is {config.seen_margin} and objective.name is {config.name!r}: what was "
-            "seen before stands in the order of events only with 'next-item'",
+            has_margin and config.name != "next-item",
+            f"{margin} and objective.name is {config.name!r}: what was seen before stands in the order of "
+            "events only with 'next-item'",
+        ),
+        (
+            has_margin and config.horizon > 1,
+            f"{margin} and objective.horizon is {config.horizon}: labels are not in the order of events "
+            "then, leave horizon 1",
         ),
         (
             config.temperature is not None and config.loss == "gbce",
@@ -81,7 +87,7 @@ def _conflicts_with_the_rest(recipe: Recipe) -> list[tuple[bool, str]]:
     sampler = f"objective.sampler is {config.sampler!r}"
     per = f"objective.negatives_per is {config.negatives_per!r}"
     from_batch, by_sequence = config.sampler in ("in-batch", "mixed"), config.negatives_per == "sequence"
-    margin, seen = config.seen_margin is not None, f"objective.seen_margin is {config.seen_margin}"
+    has_margin, margin = config.seen_margin is not None, f"objective.seen_margin is {config.seen_margin}"
     return [
         (
             sharded and not recipe.model.tie_items,
@@ -99,21 +105,14 @@ def _conflicts_with_the_rest(recipe: Recipe) -> list[tuple[bool, str]]:
             "take 'uniform' or 'popularity'",
         ),
         (
-            (from_batch or by_sequence) and recipe.training.packing,
-            f"{per if by_sequence else sampler} and training.packing is true: a packed batch does not tell "
-            "its sequences apart, leave packing false",
+            (from_batch or by_sequence or has_margin) and recipe.training.packing,
+            f"{per if by_sequence else sampler if from_batch else margin} and training.packing is true: a "
+            "packed batch does not tell its sequences apart, leave packing false",
         ),
         (
-            margin and recipe.training.packing,
-            f"{seen} and training.packing is true: a packed batch does not tell its sequences apart, leave "
-            "packing false",
+            has_margin and sharded,
+            f"{margin} and model.shard_items is true: that was not tried, drop one of them",
         ),
-        (
-            margin and config.horizon > 1,
-            f"{seen} and objective.horizon is {config.horizon}: labels are not in the order of events then, "
-            "leave horizon 1",
-        ),
-        (margin and sharded, f"{seen} and model.shard_items is true: that was not tried, drop one of them"),
         (
             heated and sharded,
             f"{temperature} and model.shard_items is true: a split table is not put on a sphere, drop one",

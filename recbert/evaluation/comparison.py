@@ -10,7 +10,7 @@ from recbert.evaluation.intervals import Comparison, bootstrap_mean, compare_mea
 from recbert.evaluation.metrics import Values
 from recbert.evaluation.ranking import Ranking
 from recbert.evaluation.ranking_metrics import RankingMetrics
-from recbert.evaluation.table import markdown_line
+from recbert.evaluation.table import difference_text, markdown_line
 
 COMPARED = ("hit@10", "ndcg@10", "debiased-ndcg@10")
 
@@ -101,7 +101,7 @@ def build_comparison_table(figures: Mapping[str, Mapping[str, Figure]]) -> str:
     lines = [markdown_line(header), markdown_line(["---", *["---:"] * (len(header) - 1)])]
     for name, row in figures.items():
         seeds = str(len(row[columns[0]].seeds))
-        cells = [*map(_mean, row.values()), *(_difference(row[column].against) for column in compared)]
+        cells = [*map(_mean, row.values()), *(_difference(row[column]) for column in compared)]
         lines.append(markdown_line([name, seeds, *cells]))
     return "\n".join([*lines, ""])
 
@@ -118,14 +118,12 @@ def plain_figures(figures: Mapping[str, Mapping[str, Figure]]) -> dict[str, Any]
     }
 
 
+def _difference(figure: Figure) -> str:
+    """The difference to the first recipe, nothing for that one itself."""
+    return "" if figure.against is None else difference_text(figure.against)
+
+
 def _mean(figure: Figure) -> str:
     """One mean with its interval, and the spread of its seeds if there are several."""
     spread = f" ± {figure.spread:.4f}" if len(figure.seeds) > 1 else ""
     return f"{figure.mean:.4f}{spread} [{figure.low:.4f}, {figure.high:.4f}]"
-
-
-def _difference(found: Comparison | None) -> str:
-    """A paired difference with its interval and p-value."""
-    if found is None:
-        return ""
-    return f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}], p = {found.p_value:.3f}"

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from recbert.evaluation.intervals import Comparison
 from recbert.evaluation.metrics import BUCKETS, Counts
 from recbert.evaluation.ranking import Ranking
 from recbert.evaluation.ranking_metrics import DEBIASED, RankingMetrics
@@ -43,9 +44,8 @@ def build_table(
     for name, ranking in rankings.items():
         cells = [name, *(_cell(ranking, column, metrics, popularity) for column in columns)]
         if against is not None:
-            cells.append(
-                "" if name == against else _difference(metrics, ranking, rankings[against], compared)
-            )
+            found = None if name == against else metrics.compare(ranking, rankings[against], compared)
+            cells.append("" if found is None else difference_text(found))
         lines.append(markdown_line(cells))
     protocol = describe_protocol(split, next(iter(rankings.values())), metrics)
     if any(column.startswith(DEBIASED) for column in columns):
@@ -116,9 +116,12 @@ def _cell(ranking: Ranking, column: str, metrics: RankingMetrics, popularity: Co
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def _difference(metrics: RankingMetrics, ranking: Ranking, reference: Ranking, metric: str) -> str:
-    """A paired difference with its interval and p-value."""
-    found = metrics.compare(ranking, reference, metric)
+def difference_text(found: Comparison) -> str:
+    """A paired difference with its interval and p-value.
+
+    Args:
+        found: the difference.
+    """
     return f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}], p = {found.p_value:.3f}"
 
 

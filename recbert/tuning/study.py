@@ -173,9 +173,7 @@ class Study:
         """Say how a trial ended, and which is the best one."""
         summaries = self.summaries()
         (own,) = (summary for summary in summaries if summary.number == number)
-        done = [
-            summary.best for summary in summaries if summary.outcome == "done" and summary.best is not None
-        ]
+        done = _finished(summaries)
         logger.info(
             "trial %d %s%s after %d evaluations and %.1f minutes; the best so far has %s",
             number,
@@ -183,7 +181,7 @@ class Study:
             f" ({own.reason})" if own.reason else "",
             own.evaluations,
             own.minutes or 0.0,
-            f"{self._best_of(done):.4f}" if done else "nothing",
+            f"{self._best_of(list(done.values())):.4f}" if done else "nothing",
         )
 
     def _best_of(self, metrics: list[float]) -> float:
@@ -228,16 +226,24 @@ class Study:
         Raises:
             ValueError: there is none.
         """
-        done = [
-            summary for summary in self.summaries() if summary.outcome == "done" and summary.best is not None
-        ]
+        summaries = self.summaries()
+        done = _finished(summaries)
         if not done:
-            reasons = dict.fromkeys(summary.reason for summary in self.summaries() if summary.reason)
+            reasons = dict.fromkeys(summary.reason for summary in summaries if summary.reason)
             raise ValueError(
                 f"no trial of the study {self.name!r} ran to its end: {'; '.join(reasons) or 'none yet'}"
             )
-        chosen = self._best_of([summary.best or 0.0 for summary in done])
-        return next(summary for summary in done if summary.best == chosen)
+        chosen = self._best_of(list(done.values()))
+        return next(summary for summary in summaries if done.get(summary.number) == chosen)
+
+
+def _finished(summaries: list[TrialSummary]) -> dict[int, float]:
+    """Give the best metric of each trial that ran to its end, by number."""
+    return {
+        summary.number: summary.best
+        for summary in summaries
+        if summary.outcome == "done" and summary.best is not None
+    }
 
 
 def _open_storage(storage: str | Path) -> Any:

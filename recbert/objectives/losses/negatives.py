@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from recbert.objectives.losses.rows import take_rows
+from recbert.objectives.losses.rows import side_by_side, take_rows
 from recbert.objectives.losses.samplers import Sampler
 
 
@@ -94,11 +94,8 @@ class Negatives:
         items, values = _take(weight, bias, torch.cat([labels, drawn]), hidden)
         positive = _own_scores(hidden, items[: len(labels)], values, labels)
         drawn, log_q = drawn.view(groups, self.count), log_q.view(groups, self.count)  # (B, S)
-        # Labels of one sequence side by side, so that one batched product scores them against its draws.
-        counts = torch.bincount(rows, minlength=groups)
-        place = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
-        wide = hidden.new_zeros(groups, int(counts.max()) if len(rows) else 0, hidden.shape[1])
-        wide = wide.index_put((rows, place), hidden)  # (B, M, D)
+        shape, place = side_by_side(rows)
+        wide = hidden.new_zeros(*shape, hidden.shape[1]).index_put((rows, place), hidden)  # (B, M, D)
         scores = wide @ items[len(labels) :].view(groups, self.count, hidden.shape[1]).mT  # (B, M, S)
         negative = _precise(scores[rows, place])  # (N, S)
         if values is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recbert.objectives.losses.rows import take_rows
+from recbert.objectives.losses.rows import side_by_side, take_rows
 
 
 def score_seen(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, rows: Tensor) -> Tensor:
@@ -23,9 +23,7 @@ def score_seen(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tens
         is no earlier label, and where it is the same item.
     """
     precise = torch.promote_types(hidden.dtype, torch.float32)
-    counts = torch.bincount(rows) if len(rows) else rows.new_zeros(1)
-    place = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
-    shape = (len(counts), int(counts.max()))
+    shape, place = side_by_side(rows)
     items = take_rows(weight, labels).to(hidden.dtype)
     wide = hidden.new_zeros(*shape, hidden.shape[1]).index_put((rows, place), hidden)  # (B, M, D)
     wide_items = hidden.new_zeros(*shape, hidden.shape[1]).index_put((rows, place), items)
