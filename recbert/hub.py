@@ -20,6 +20,7 @@ from huggingface_hub.errors import (
 )
 
 from recbert.checkpoint import INFO_FILE, POPULARITY_FILE, RULES_FILE
+from recbert.checkpoint.saving import RECIPE_FILE
 from recbert.tokenizer import INDEX_FILE
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ ALLOWED_FILES = (
     POPULARITY_FILE,
     RULES_FILE,
     INFO_FILE,
-    "recipe.yaml",
+    RECIPE_FILE,
     "metrics.json",
     "README.md",
 )

@@ -29,6 +29,10 @@ class ItemLinks(NamedTuple):
         """Give the item index that each link leads from, (E,)."""
         return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
+    def with_items(self, count: int) -> "ItemLinks":
+        """Give the same links of a catalogue with new items at its end, which have none."""
+        return self._replace(starts=np.append(self.starts, np.full(count, self.starts[-1])))
+
 
 class Query(NamedTuple):
     """Where the links of one history start.

@@ -146,6 +146,7 @@ class CheckpointInfo:
         metrics: evaluation results by name.
         data_fingerprint: hash of the prepared data that the model was trained on.
         blend: how recbert blends the scores with sequential rules; None leaves the model's own.
+        untrained_items: how many items, the last of the vocabulary, were added since the last training.
         format_version: version of this file's layout.
     """
 
@@ -158,6 +159,7 @@ class CheckpointInfo:
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     data_fingerprint: str = ""
     blend: Blend | None = None
+    untrained_items: int = 0
     format_version: int = FORMAT_VERSION
 
     @classmethod

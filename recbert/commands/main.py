@@ -17,6 +17,7 @@ VERBS = {
     "compare": "evaluated runs against each other, several seeds of a recipe averaged",
     "recommend": "next items for one history or for files of histories",
     "encode": "history and item vectors to Parquet",
+    "add-items": "new items into the catalogue of a checkpoint",
     "push": "publish a checkpoint on the Hub",
     "doctor": "versions, devices and a five-second self-test",
 }
@@ -57,7 +58,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     for name in ("httpx", "filelock", "fsspec", "matplotlib", "absl"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        code: int = importlib.import_module(f"recbert.commands.{verb}").run(list(arguments))
+        code: int = importlib.import_module(f"recbert.commands.{verb.replace('-', '_')}").run(list(arguments))
     except KeyboardInterrupt:
         sys.stderr.write(f"recbert {verb}: interrupted; what was written before stands{_way_on(verb)}\n")
         return 130

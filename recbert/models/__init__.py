@@ -9,6 +9,7 @@ from recbert.models.head import (
     item_head,
     item_logits,
     item_table,
+    spare_biases,
     untie_items,
 )
 from recbert.models.initial import start_items
@@ -23,6 +24,7 @@ __all__ = [
     "item_logits",
     "item_table",
     "last_only",
+    "spare_biases",
     "start_items",
     "supported_families",
     "untie_items",

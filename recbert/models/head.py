@@ -58,20 +58,28 @@ def untie_items(model: PreTrainedModel) -> None:
         model.config.tie_word_embeddings = False
 
 
-def freeze_spare_bias(model: nn.Module) -> None:
-    """Exclude from training the second name of the head's bias, which unties together with the item tables.
+def spare_biases(model: nn.Module) -> list[nn.Parameter]:
+    """The second name of the head's bias, which unties together with the item tables.
 
-    Families such as bert declare the item bias twice and use one of the two. Data parallelism would wait for
-    a gradient of the other, which never comes.
+    Families such as bert declare the item bias twice and use one of the two.
 
     Args:
-        model: a model with one or two item tables; with one, both names mean one bias and nothing changes.
+        model: a model with one or two item tables; with one, both names mean one bias and none is spare.
     """
     head = item_head(model)
-    for owner in model.modules():
-        spare = owner._parameters.get("bias")
-        if spare is not None and spare is not head.bias and any(child is head for child in owner.children()):
-            spare.requires_grad_(False)
+    owners = [module for module in model.modules() if any(child is head for child in module.children())]
+    found = [owner._parameters.get("bias") for owner in owners]
+    return [spare for spare in found if spare is not None and spare is not head.bias]
+
+
+def freeze_spare_bias(model: nn.Module) -> None:
+    """Exclude the spare bias from training: data parallelism would wait for its gradient, which never comes.
+
+    Args:
+        model: as for `spare_biases`.
+    """
+    for spare in spare_biases(model):
+        spare.requires_grad_(False)
 
 
 def _identity(hidden: torch.Tensor) -> torch.Tensor:

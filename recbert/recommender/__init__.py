@@ -2,6 +2,7 @@
 
 from recbert.recommender.blend_choice import Choice, try_blends
 from recbert.recommender.blending import MOST_RULES, BlendedScorer, save_blend
+from recbert.recommender.growing import Start
 from recbert.recommender.loading import load_weights
 from recbert.recommender.recommender import Recommender
 
@@ -10,6 +11,7 @@ __all__ = [
     "BlendedScorer",
     "Choice",
     "Recommender",
+    "Start",
     "load_weights",
     "save_blend",
     "try_blends",

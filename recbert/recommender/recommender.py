@@ -3,37 +3,27 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from recbert.backends import ItemIndex, TorchScorer
-from recbert.baselines import ItemLinks, read_links
-from recbert.checkpoint import CheckpointInfo, read_info
-from recbert.evaluation import hide_seen, top_items
-from recbert.inputs import Moments, TokenIds, count_known
+from recbert.baselines import ItemLinks, read_links, write_links
+from recbert.checkpoint import INFO_FILE, CheckpointInfo, find_file, read_info, write_folder
+from recbert.checkpoint.saving import RECIPE_FILE, write_checkpoint
+from recbert.growth import grow_tables
+from recbert.inputs import Moments
 from recbert.models import check_fits
 from recbert.recommender.blending import BlendedScorer
+from recbert.recommender.growing import Start, check_start, grown_info, item_words, nearest_items
 from recbert.recommender.histories import History, Time, Times, as_batch, encode_histories, read_moments
 from recbert.recommender.loading import load_model, place_model
+from recbert.recommender.ranker import Ranker, Request
 from recbert.tokenizer import FIRST_ITEM_ID, ItemTokenizer
 
 logger = logging.getLogger(__name__)
-
-Recommendation = tuple[str, float]
-
-
-class _Request(NamedTuple):
-    """What is asked: see `Recommender.recommend`."""
-
-    tokens: Sequence[TokenIds]
-    moments: Moments | None
-    k: int
-    barred: Tensor | None
-    hides_seen: bool
 
 
 class Recommender:
@@ -55,6 +45,14 @@ class Recommender:
         titles: Mapping[str, str] | None = None,
         rules: ItemLinks | None = None,
     ) -> None:
+        self.titles = dict(titles or {})
+        self._recipe = ""
+        self._take(model, tokenizer, info, rules)
+
+    def _take(
+        self, model: PreTrainedModel, tokenizer: ItemTokenizer, info: CheckpointInfo, rules: ItemLinks | None
+    ) -> None:
+        """Answer from these."""
         if len(info.popularity) != tokenizer.num_items:
             raise ValueError(
                 f"recbert.json counts {len(info.popularity)} items and the tokenizer has "
@@ -65,10 +63,9 @@ class Recommender:
         self.model = model
         self.tokenizer = tokenizer
         self.info = info
-        self.titles = dict(titles or {})
         self.scorer = TorchScorer(model, info.input, info.popularity)
         self.blended = BlendedScorer(self.scorer, rules, info.blend) if info.blend else None
-        self._index: ItemIndex | None = None
+        self._ranker = Ranker(self.blended or self.scorer, self.scorer, tokenizer.item_ids)
         self._denied = torch.tensor(self._columns(info.deny_list), dtype=torch.long)
 
     @classmethod
@@ -97,7 +94,62 @@ class Recommender:
         model = load_model(checkpoint, base, info)
         place_model(model, device)
         rules = read_links(checkpoint, tokenizer.num_items) if info.blend else None
-        return cls(model, tokenizer, info, titles, rules)
+        recommender = cls(model, tokenizer, info, titles, rules)
+        recipe = find_file(checkpoint, RECIPE_FILE)
+        recommender._recipe = "" if recipe is None else recipe.read_text(encoding="utf-8")
+        return recommender
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the checkpoint as it is now, with what was added; what stood in `folder` stays until then.
+
+        Args:
+            folder: where to; the folder it was loaded from will do.
+
+        Raises:
+            FileExistsError: `folder` is no checkpoint and holds other things.
+        """
+        with write_folder(folder, marker=INFO_FILE) as draft:
+            write_checkpoint(draft, self.model, self.tokenizer, self.info, recipe=self._recipe)
+            if self.blended is not None:
+                write_links(draft, self.blended.links)
+
+    def add_items(
+        self,
+        items: Any,
+        *,
+        start: Start = "mean",
+        neighbours: int = 10,
+        known: Any = None,
+    ) -> None:
+        """Take new items into the catalogue: they have tokens behind the old ones and can be recommended.
+
+        The scores of old items stay the same to the last bit. Until the model is trained on events of the new
+        items (`recbert finetune`), they are ranked by where they begin. An index for approximate search goes.
+
+        Args:
+            items: what is new: a table, or the path of one, with a column `item_id` and, where it is to begin
+                near like items, `title` and `categories`; or words by item id; or item ids.
+            start: where rows begin. `mean`: at the mean of all items. `neighbours`: at the mean of the old
+                items that have most words in common, and at that of all items without any.
+            neighbours: how many old items these are.
+            known: words of the old items, in the same forms; None takes `titles`.
+
+        Raises:
+            ValueError: an item is in the catalogue already or named twice, there are no words to find
+                neighbours by, or the model has an adapter.
+        """
+        check_start(start, neighbours)
+        item_ids, words = item_words(items)
+        tokenizer = self.tokenizer.with_items(item_ids)
+        near = None
+        if start == "neighbours":
+            old = self.titles if known is None else dict(zip(*item_words(known), strict=True))
+            near = nearest_items(words, old, self.tokenizer, neighbours)
+        if hasattr(self.model, "peft_config"):
+            raise ValueError("the model has an adapter: add items to its base, or merge the adapter first")
+        grow_tables(self.model, len(item_ids), near)
+        rules = self.blended.links.with_items(len(item_ids)) if self.blended else None
+        self._take(self.model, tokenizer, grown_info(self.info, len(item_ids)), rules)
 
     @torch.inference_mode()
     def recommend(
@@ -143,17 +195,14 @@ class Recommender:
         if k < 1:
             raise ValueError(f"k is {k}: it must be at least 1")
         batch = as_batch(history)
-        request = _Request(
+        request = Request(
             encode_histories(batch, self.tokenizer, strict),
             self._moments(batch, timestamps, at, one=batch is not history),
             k,
             self._barred(candidates, exclude),
             self.info.filter_seen if filter_seen is None else filter_seen,
         )
-        if self._index is not None and candidates is None:
-            answers = self._search(self._index, request)
-        else:
-            answers = self._rank(request)
+        answers = self._ranker.search(request) if candidates is None else self._ranker.rank(request)
         return answers if batch is history else answers[0]
 
     def build_index(self, histories: Sequence[History], *, recall: float = 0.95, k: int = 10) -> float:
@@ -184,7 +233,7 @@ class Recommender:
         vectors = self.encode(histories)
         index = ItemIndex(*self.scorer.item_vectors())
         found = index.tune(vectors, k=k, recall=recall)
-        self._index = index
+        self._ranker.index = index
         return found
 
     def encode(
@@ -244,53 +293,3 @@ class Recommender:
         if self.info.input.time_encoding is None:
             return None
         return read_moments(batch, timestamps, at, one=one)
-
-    def _rank(self, request: _Request) -> list[list[Recommendation]]:
-        """Answer by scoring every item."""
-        tokens, moments, k, barred, hides_seen = request
-        answers: list[list[Recommendation]] = []
-        for scores in (self.blended or self.scorer).score_blocks(tokens, moments):  # (b, V_items)
-            if barred is not None:
-                scores[:, barred.to(scores.device)] = -torch.inf
-            if hides_seen:
-                hide_seen(scores, tokens[len(answers) : len(answers) + len(scores)])
-            answers.extend(self._best(scores, k))
-        return answers
-
-    def _search(self, index: ItemIndex, request: _Request) -> list[list[Recommendation]]:
-        """Answer by approximate search; where too little is left of what it finds, by scoring every item."""
-        tokens, moments, k, barred, hides_seen = request
-        rows = np.flatnonzero(count_known(tokens))
-        known = rows.tolist()
-        if not known:
-            return self._rank(request)
-        most_seen = max(map(len, tokens)) if hides_seen else 0
-        wanted = k + most_seen + (0 if barred is None else int(barred.sum()))
-        vectors = self.scorer.vectors([tokens[row] for row in known], moments and moments.select(rows))
-        found = zip(*index.search(vectors, wanted), strict=True)
-        item_ids = self.tokenizer.item_ids
-        answers: list[list[Recommendation]] = [[] for _ in tokens]
-        for row, (scores, items) in zip(known, found, strict=True):
-            allowed = items >= 0
-            if hides_seen:
-                allowed &= ~np.isin(items, tokens[row] - FIRST_ITEM_ID)
-            if barred is not None:
-                allowed &= ~barred.numpy()[items]
-            best = zip(items[allowed][:k].tolist(), scores[allowed][:k].tolist(), strict=True)
-            answers[row] = [(item_ids[item], score) for item, score in best]
-        short = [row for row, answer in enumerate(answers) if len(answer) < k]
-        some = moments and moments.select(np.array(short, dtype=np.int64))
-        ranked = self._rank(request._replace(tokens=[tokens[row] for row in short], moments=some))
-        for row, answer in zip(short, ranked, strict=True):
-            answers[row] = answer
-        return answers
-
-    def _best(self, scores: Tensor, k: int) -> list[list[Recommendation]]:
-        """Give the k best items of each row of scores (B, V_items); -inf is never recommended."""
-        top = top_items(scores, k)  # (B, K)
-        values = scores.gather(1, top.clamp(min=0).to(scores.device, torch.int64))
-        item_ids = self.tokenizer.item_ids
-        return [
-            [(item_ids[column], value) for column, value in zip(columns, row, strict=True) if column >= 0]
-            for columns, row in zip(top.tolist(), values.tolist(), strict=True)
-        ]

@@ -1,6 +1,7 @@
 """`ItemTokenizer`: the two-way table between item ids and token ids."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -101,6 +102,26 @@ class ItemTokenizer:
         if self._hf is None:
             self._hf = build_stock(self.item_ids)
         return self._hf
+
+    def with_items(self, item_ids: Sequence[str]) -> "ItemTokenizer":
+        """A tokenizer with new items behind the old ones, whose token ids stay.
+
+        Args:
+            item_ids: Distinct ids that are not in the vocabulary, in token order.
+
+        Raises:
+            ValueError: One is in the vocabulary, there twice, or no non-empty string.
+        """
+        _sorted_ids(item_ids)
+        if known := [item_id for item_id in item_ids if item_id in self]:
+            raise ValueError(
+                f"{len(known)} of {len(item_ids)} items are in the catalogue already, such as {known[:5]}: "
+                "leave them out, growing adds new items only"
+            )
+        if len(set(item_ids)) < len(item_ids):
+            doubled = next(item_id for item_id, count in Counter(item_ids).items() if count > 1)
+            raise ValueError(f"items holds {doubled!r} more than once: keep one of them")
+        return ItemTokenizer([*self.item_ids, *item_ids])
 
     def encode(self, item_ids: Iterable[str]) -> list[int]:
         """The token id of each item id; ``[UNK]`` (1) for items that are not in the vocabulary."""

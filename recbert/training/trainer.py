@@ -13,8 +13,8 @@ from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy
 
 from recbert.adapters import base_folder, base_name
 from recbert.backends import TorchScorer
-from recbert.checkpoint import INFO_FILE, CheckpointInfo, hash_base, write_folder, write_info, write_text
-from recbert.checkpoint.card import build_model_card
+from recbert.checkpoint import INFO_FILE, CheckpointInfo, hash_base, write_folder
+from recbert.checkpoint.saving import write_checkpoint
 from recbert.evaluation import (
     Ranking,
     RankingMetrics,
@@ -273,8 +273,6 @@ class RecTrainer(Trainer):
     def _write_checkpoint(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         """Write weights (None: the model's), vocabulary, `recbert.json`, recipe and card into a folder."""
         model = self.accelerator.unwrap_model(self.model)
-        model.save_pretrained(folder, state_dict=weights)
-        self.objective.tokenizer.save_pretrained(folder)
         base = base_folder(model)
         best = self.state.best_global_step if self.args.load_best_model_at_end else None
         info = CheckpointInfo(
@@ -290,10 +288,12 @@ class RecTrainer(Trainer):
             metrics=validation_figures(self._validation, best, self._validated),
             data_fingerprint=self.provenance.data_fingerprint,
         )
-        write_info(folder, info)
-        if self.provenance.recipe:
-            write_text(folder / "recipe.yaml", self.provenance.recipe)
-        card = build_model_card(
-            info, model.config.to_dict(), self.provenance.recipe or None, base_name(model)
+        write_checkpoint(
+            folder,
+            model,
+            self.objective.tokenizer,
+            info,
+            recipe=self.provenance.recipe,
+            base=base_name(model),
+            weights=weights,
         )
-        write_text(folder / "README.md", card)

@@ -1,0 +1,66 @@
+"""New rows behind the old ones of a model's item tables."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from recbert.models import item_head, item_table, spare_biases
+from recbert.tokenizer import FIRST_ITEM_ID
+
+_ROWS_AT_ONCE = 1 << 15
+
+
+@torch.no_grad()
+def grow_tables(model: PreTrainedModel, count: int, neighbours: NDArray[np.int64] | None = None) -> None:
+    """Add rows for new items to a model, in place; tables that were one stay one, and old rows as they are.
+
+    A new row is the mean of the rows of its neighbours, in the table of items as input, in that of items as
+    candidates and in its bias alike; without neighbours it is the mean of all old items.
+
+    Args:
+        model: a stock model with one row for each token.
+        count: how many rows, at least 1.
+        neighbours: (count, K) item indices of the old items that each new one is like; -1 fills up.
+    """
+    entered = cast(nn.Embedding, model.get_input_embeddings())
+    rows = len(entered.weight) + count
+    ranked, bias = item_table(model)
+    tables = [table for table in (entered.weight, ranked, bias, *spare_biases(model)) if table is not None]
+    for old in {id(table): table for table in tables}.values():
+        _replace(model, old, nn.Parameter(_grown(old, count, neighbours), old.requires_grad))
+    for module in (entered, item_head(model)):
+        for name in ("num_embeddings", "out_features"):
+            if hasattr(module, name):
+                setattr(module, name, rows)
+    model.config.vocab_size = rows
+
+
+def _replace(model: nn.Module, old: Tensor, new: nn.Parameter) -> None:
+    """Put a parameter wherever another one stands: families keep the bias in several places."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            if parameter is old:
+                setattr(module, name, new)
+
+
+def _grown(old: Tensor, count: int, neighbours: NDArray[np.int64] | None) -> Tensor:
+    """Give a table (V, ...) with rows behind it that are means of its items."""
+    table = torch.cat([old, old.new_empty(count, *old.shape[1:])])
+    items, new = table[FIRST_ITEM_ID : len(old)], table[len(old) :]
+    new.copy_(items.mean(0, dtype=torch.promote_types(items.dtype, torch.float32)))
+    if neighbours is None:
+        return table
+    for start in range(0, count, _ROWS_AT_ONCE):
+        near = torch.from_numpy(neighbours[start : start + _ROWS_AT_ONCE]).to(table.device)  # (b, K)
+        there = near >= 0
+        weights = (there / there.sum(1, keepdim=True).clamp(min=1)).view(*there.shape, *[1] * (old.ndim - 1))
+        means = (items[near.clamp(min=0)].float() * weights).sum(1)  # (b, ...)
+        has_some = there.any(1)
+        new[start : start + _ROWS_AT_ONCE][has_some] = means[has_some].to(table.dtype)
+    return table
