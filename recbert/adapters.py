@@ -9,15 +9,17 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from recbert.models import default_lora_targets
+from recbert.models import default_lora_targets, item_head
+from recbert.tokenizer import FIRST_ITEM_ID
 
 _CONFIG_NAME = "adapter_config.json"
 
@@ -29,6 +31,10 @@ def add_lora(
     alpha: int = 16,
     dropout: float = 0.0,
     target_modules: Sequence[str] | str | None = None,
+    new_rows: int = 0,
+    use_dora: bool = False,
+    use_rslora: bool = False,
+    modules_to_save: Sequence[str] = (),
 ) -> PeftModel:
     """`model` with trainable LoRA matrices in its linear layers; everything else is frozen.
 
@@ -42,9 +48,17 @@ def add_lora(
         dropout: on the input of the update, in training.
         target_modules: names of the layers to adapt, or "all-linear"; by default the family's attention and
             feed-forward layers.
+        new_rows: how many rows at the end of the item tables train too and are saved with the adapter;
+            without them LoRA never learns items that the base has not seen.
+        use_dora: learn the size of each output apart from its direction (Liu et al., "DoRA", 2024): slower,
+            better at small ranks.
+        use_rslora: scale by alpha / sqrt(r) instead, for ranks past about 32 (Kalajdzievski, "A Rank
+            Stabilization Scaling Factor for Fine-Tuning with LoRA", 2023).
+        modules_to_save: names of modules that train and are saved whole, such as a norm.
 
     Raises:
-        ValueError: r or dropout out of range, an adapter is there already, or no layer has such a name.
+        ValueError: r, dropout or new_rows out of range, an adapter is there already, or no layer has such a
+            name.
     """
     if r < 1:
         raise ValueError(f"r={r}: must be at least 1.")
@@ -55,16 +69,21 @@ def add_lora(
     family = model.config.model_type
     targets = default_lora_targets(family) if target_modules is None else target_modules
     targets = targets if isinstance(targets, str) else list(targets)
-    _check_targets(model, targets)
+    _check_targets(model, targets, r)
+    _check_saved(model, modules_to_save)
     config = LoraConfig(
         r=r,
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=targets,
         fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in model.modules()),
+        trainable_token_indices=_last_rows(model, new_rows),
+        use_dora=use_dora,
+        use_rslora=use_rslora,
+        modules_to_save=list(modules_to_save) or None,
     )
     with _without_alias_warning():
-        return cast(PeftModel, get_peft_model(model, config))
+        return _saving_its_own(cast(PeftModel, get_peft_model(model, config)))
 
 
 def save_adapter(model: PeftModel, folder: str | Path) -> None:
@@ -87,7 +106,7 @@ def load_adapter(base_model: PreTrainedModel, folder: str | Path, *, trainable: 
     _check_folder(folder)
     try:
         with _without_alias_warning():
-            return PeftModel.from_pretrained(base_model, str(folder), is_trainable=trainable)
+            return _saving_its_own(PeftModel.from_pretrained(base_model, str(folder), is_trainable=trainable))
     except RuntimeError as error:
         raise ValueError(
             f"the adapter {folder} does not fit this model: load it onto the base it was trained on, "
@@ -141,12 +160,20 @@ def parameter_counts(model: nn.Module) -> dict[str, int]:
         `save_adapter` writes as tensors; 0 without an adapter.
     """
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    adapter = get_peft_model_state_dict(model) if isinstance(model, PeftModel) else {}
+    adapted = isinstance(model, PeftModel)
+    adapter = get_peft_model_state_dict(model, save_embedding_layers=False) if adapted else {}
     return {
         "total": sum(size for size, _ in sizes),
         "trainable": sum(size for size, trains in sizes if trains),
         "adapter_bytes": sum(tensor.numel() * tensor.element_size() for tensor in adapter.values()),
     }
+
+
+def _saving_its_own(model: PeftModel) -> PeftModel:
+    """Keep an adapter for a grown base from being saved with the whole item table, whoever saves it."""
+    save: Any = partial(model.save_pretrained, save_embedding_layers=False)
+    model.save_pretrained = save  # type: ignore[method-assign]  # of this one model
+    return model
 
 
 @contextmanager
@@ -157,17 +184,50 @@ def _without_alias_warning() -> Iterator[None]:
         yield
 
 
-def _check_targets(model: PreTrainedModel, targets: list[str] | str) -> None:
-    """Every listed name must match a layer: peft itself is content when one of them does."""
+def _check_targets(model: PreTrainedModel, targets: list[str] | str, r: int) -> None:
+    """Every listed name must match a layer no narrower than r: peft is content when one of them matches."""
+    layers = {
+        name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))
+    }
     if isinstance(targets, str):
         return
-    layers = {name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
     missing = [t for t in targets if not any(name == t or name.endswith(f".{t}") for name in layers)]
     if missing or not targets:
         known = sorted({name.rsplit(".", 1)[-1] for name in layers})
         raise ValueError(
             f"target_modules: {', '.join(missing) or 'an empty list'} matches no layer of this model; its "
             f"layers are {', '.join(known)}."
+        )
+    for name, module in layers.items():
+        width = min(module.weight.shape)
+        if r > width and any(name == t or name.endswith(f".{t}") for t in targets):
+            raise ValueError(
+                f"r={r}: layer {name} is {width} wide, and a rank above that learns no more; lower r or "
+                "leave the layer out of target_modules."
+            )
+
+
+def _last_rows(model: PreTrainedModel, count: int) -> list[int] | dict[str, list[int]] | None:
+    """Number the last rows of a model's item table, as peft wants them; by name where there are two."""
+    head, entered = item_head(model), cast(nn.Embedding, model.get_input_embeddings())
+    rows = len(entered.weight)
+    if not 0 <= count <= rows - FIRST_ITEM_ID:
+        raise ValueError(f"new_rows={count}: must be from 0 to the model's {rows - FIRST_ITEM_ID} items.")
+    if not count:
+        return None
+    last = list(range(rows - count, rows))
+    if head.weight is entered.weight:
+        return last
+    return {name: last for name, module in model.named_modules() if module is entered or module is head}
+
+
+def _check_saved(model: PreTrainedModel, names: Sequence[str]) -> None:
+    """Every module to save must exist: peft itself passes over those that do not."""
+    modules = [name for name, _ in model.named_modules() if name]
+    if missing := [n for n in names if not any(name == n or name.endswith(f".{n}") for name in modules)]:
+        known = sorted({name.rsplit(".", 1)[-1] for name in modules})
+        raise ValueError(
+            f"modules_to_save: {', '.join(missing)} is no module of this model; it has {', '.join(known)}."
         )
 
 

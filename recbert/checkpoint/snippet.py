@@ -17,7 +17,7 @@ from transformers.utils import cached_file
 special = re.compile(r"[\s%]|\[(?=(?:PAD|UNK|MASK|BOS|EOS|unused[0-9]+)\])")
 tokens = lambda items: [special.sub(lambda m: urllib.parse.quote(m[0], safe=""), item) for item in items]
 tokenizer = AutoTokenizer.from_pretrained(name)
-model = {model}.eval()
+{model}.eval()
 info = json.load(open(cached_file(name, "recbert.json"), encoding="utf-8"))
 {known}
 scores = model({call}).logits[0, -1].detach().float()
@@ -40,13 +40,21 @@ _ARGUMENTS = (
     "name, *history = sys.argv[1:]  # the folder or Hub id of this model, then item ids, the oldest first"
 )
 
+_GROWN = """
+base = {auto_class}.from_pretrained({base!r})
+base.resize_token_embeddings(69 + {items}, mean_resizing=False)
+if (bias := base.get_output_embeddings().bias) is not None:
+    bias.data[-{own}:] = bias[69:-{own}].mean()  # of the adapter's own items
+model = PeftModel.from_pretrained(base, name).merge_and_unload()
+""".strip()
+
 _LARGE_SNIPPET = r"""
 import {modules}
 from safetensors.torch import load_file
 {imports}
 from transformers.utils import cached_file
 {arguments}
-model = {model}.eval()
+{model}.eval()
 info = json.load(open(cached_file(name, "recbert.json"), encoding="utf-8"))
 items = load_file(cached_file(name, "items.safetensors"))
 text, ends = items["text"].numpy().tobytes(), [0, *items["ends"].tolist()]
@@ -78,10 +86,14 @@ def build_snippet(info: CheckpointInfo, config_json: dict[str, Any], base: str |
     auto_class = _AUTO_CLASSES[info.input.objective]
     large = len(info.popularity) > MAPPED_FROM  # then the vocabulary is no stock tokenizer
     imports = [f"from transformers import {auto_class}{'' if large else ', AutoTokenizer'}"]
-    model = f"{auto_class}.from_pretrained(name)"
+    model = f"model = {auto_class}.from_pretrained(name)"
     if base is not None:
         imports.insert(0, "from peft import PeftModel")
-        model = f"PeftModel.from_pretrained({auto_class}.from_pretrained({base!r}), name)"
+        model = f"model = PeftModel.from_pretrained({auto_class}.from_pretrained({base!r}), name)"
+    if info.own_items:
+        model = _GROWN.format(
+            auto_class=auto_class, base=base, items=len(info.popularity), own=info.own_items
+        )
     if config_json.get("model_type") == _RECURRENT:
         imports.append("import recbert.recurrent  # the class of the model; it is not part of transformers")
     query = f"known[-{info.input.history_length}:]"

@@ -4,7 +4,8 @@ import argparse
 import logging
 from typing import get_args
 
-from recbert.recommender import Recommender, Start
+from recbert.growth import NEIGHBOURS, Start
+from recbert.recommender import Recommender
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,6 @@ def _parser() -> argparse.ArgumentParser:
         default="mean",
         help="where new rows begin: at the mean of all items, or of the old items with most words in common",
     )
-    parser.add_argument("--neighbours", type=int, default=10, help="how many old items these are")
+    parser.add_argument("--neighbours", type=int, default=NEIGHBOURS, help="how many old items these are")
     parser.add_argument("--known", help="table of the old items, for their words")
     return parser

@@ -15,6 +15,7 @@ from recbert.events import (
     CleaningSteps,
     StepReport,
     clean_events,
+    count_items,
     open_spark,
     open_spilling,
     pseudonymise,
@@ -50,12 +51,7 @@ def run(arguments: list[str]) -> int:
                     "from many: check the column names and loosen data.clean"
                 )
         train, valid, test = split_events(events, protocol)
-        vocabulary = recipe.data.vocabulary
-        tokenizer = (
-            ItemTokenizer.from_items(train)
-            if vocabulary is None
-            else ItemTokenizer.from_pretrained(vocabulary)
-        )
+        tokenizer = _vocabulary(recipe.data, train)
         streams = stream_sequences(
             train,
             valid,
@@ -118,6 +114,22 @@ def _read(config: DataConfig, source: Any) -> Any:
     if config.pseudonymise:
         events = pseudonymise(events, read_pseudonym_key(file=config.pseudonym_key_file))
     return events
+
+
+def _vocabulary(config: DataConfig, train: Any) -> ItemTokenizer:
+    """Take the items of the training part, or those of a checkpoint and, if asked, new ones behind them."""
+    least = config.new_items
+    if config.vocabulary is None:
+        if least is not None:
+            raise ValueError("data.new_items is set and data.vocabulary is null: name what is to grow")
+        return ItemTokenizer.from_items(train)
+    tokenizer = ItemTokenizer.from_pretrained(config.vocabulary)
+    if least is None:
+        return tokenizer
+    counts = count_items(train)
+    new = sorted(item for item, count in counts.items() if count >= least and item not in tokenizer)
+    logger.info("%s new items have %s events or more", f"{len(new):,}", least)
+    return tokenizer.with_items(new) if new else tokenizer
 
 
 def _clean(events: Any, steps: CleaningSteps, cohort: CohortConfig | None) -> tuple[Any, CleaningReport]:

@@ -107,6 +107,7 @@ def train(
     objective: NextItem | MaskedItem,
     data: Any,
     manifest: dict[str, Any],
+    own_items: int = 0,
 ) -> None:
     """Train, keep the best epoch and save it in the `model` folder of `training.output_dir`.
 
@@ -119,6 +120,7 @@ def train(
         objective: its objective.
         data: parts by name.
         manifest: the prepared data's manifest.
+        own_items: for an adapter, how many items it brings that its base does not have.
 
     Raises:
         FileNotFoundError: there is nothing to resume.
@@ -128,7 +130,7 @@ def train(
     folder = Path(recipe.training.output_dir or "")
     check_shared_folder(folder)
     resume = _checkpoint_to_resume(recipe.training.resume_from_checkpoint, folder)
-    provenance = Provenance(manifest["protocol"], manifest["fingerprint"], text)
+    provenance = Provenance(manifest["protocol"], manifest["fingerprint"], text, own_items)
     trainer = RecTrainer(
         model,
         recipe.training,

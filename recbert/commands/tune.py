@@ -112,7 +112,7 @@ def _train(recipe: Recipe, data: Any, tokenizer: Any, metric: str, report: Measu
     set_seed(recipe.training.seed)
     is_new = recipe.model.base is None
     trainer = RecTrainer(
-        new_model(recipe, tokenizer, data["train"]) if is_new else adapted_model(recipe, tokenizer),
+        new_model(recipe, tokenizer, data["train"]) if is_new else adapted_model(recipe, tokenizer).model,
         recipe.training,
         objective=objective_of(recipe, tokenizer, data["train"]),
         data=data,

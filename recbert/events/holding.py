@@ -22,6 +22,7 @@ from recbert.events.engine import Frame, as_frame, collect, open_frame, require_
 
 _MEMORY = "_recbert_held"
 _ROW = "_recbert_row"
+_COUNT = "_recbert_count"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +93,21 @@ def distinct_items(events: Any) -> list[str]:
     native, ids = kept
     numbers = collect(as_frame(native.select(pl.col(ITEM_ID).unique()))).to_polars()[ITEM_ID]
     return list(ids[ITEM_ID].gather(numbers))
+
+
+def count_items(events: Any) -> dict[str, int]:
+    """How many events of a table of any kind that has a column `item_id` each item has.
+
+    Raises:
+        ValueError: if the column is absent or the kind unknown.
+    """
+    if (kept := getattr(events, _MEMORY, None)) is None:
+        frame, _ = open_frame(events, argument="items", columns=[ITEM_ID])
+        counts = collect(frame.group_by(ITEM_ID).agg(nw.len().alias(_COUNT))).to_arrow()
+        return dict(zip(counts.column(ITEM_ID).to_pylist(), counts.column(_COUNT).to_pylist(), strict=True))
+    native, ids = kept
+    held = collect(as_frame(native.group_by(ITEM_ID).agg(pl.len().alias(_COUNT)))).to_polars()
+    return dict(zip(ids[ITEM_ID].gather(held[ITEM_ID]), held[_COUNT], strict=True))
 
 
 def is_held(frame: Frame) -> bool:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+Start = Literal["mean", "neighbours"]
+"""Where the row of a new item begins: at the mean of all items, or of those with most words in common."""
+NEIGHBOURS = 10
+"""How many these are, unless the caller says otherwise."""
 
 _WORD = re.compile(r"\w+")
 _BLOCK = 512

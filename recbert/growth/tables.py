@@ -20,8 +20,9 @@ _ROWS_AT_ONCE = 1 << 15
 def grow_tables(model: PreTrainedModel, count: int, neighbours: NDArray[np.int64] | None = None) -> None:
     """Add rows for new items to a model, in place; tables that were one stay one, and old rows as they are.
 
-    A new row is the mean of the rows of its neighbours, in the table of items as input, in that of items as
-    candidates and in its bias alike; without neighbours it is the mean of all old items.
+    A new row is the mean of the rows of its neighbours, in the table of items as input and in that of items
+    as candidates alike; without neighbours it is the mean of all old items. Its bias, where there is one, is
+    the mean of all in any case: it stands for how often an item is taken, of which nothing is known.
 
     Args:
         model: a stock model with one row for each token.
@@ -29,20 +30,22 @@ def grow_tables(model: PreTrainedModel, count: int, neighbours: NDArray[np.int64
         neighbours: (count, K) item indices of the old items that each new one is like; -1 fills up.
     """
     entered = cast(nn.Embedding, model.get_input_embeddings())
+    head, (ranked, bias) = item_head(model), item_table(model)
     rows = len(entered.weight) + count
-    ranked, bias = item_table(model)
-    tables = [table for table in (entered.weight, ranked, bias, *spare_biases(model)) if table is not None]
-    for old in {id(table): table for table in tables}.values():
-        _replace(model, old, nn.Parameter(_grown(old, count, neighbours), old.requires_grad))
-    for module in (entered, item_head(model)):
+    for table in (entered.weight,) if ranked is entered.weight else (entered.weight, ranked):
+        _replace(model, table, _grown(table, count, neighbours))
+    for values in [*([] if bias is None else [bias]), *spare_biases(model)]:
+        _replace(model, values, _grown(values, count, None))
+    for module in (entered, head):
         for name in ("num_embeddings", "out_features"):
             if hasattr(module, name):
                 setattr(module, name, rows)
     model.config.vocab_size = rows
 
 
-def _replace(model: nn.Module, old: Tensor, new: nn.Parameter) -> None:
-    """Put a parameter wherever another one stands: families keep the bias in several places."""
+def _replace(model: nn.Module, old: Tensor, table: Tensor) -> None:
+    """Put a table wherever a parameter stands: families keep the bias in several places."""
+    new = nn.Parameter(table, old.requires_grad)
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
             if parameter is old:
@@ -50,7 +53,7 @@ def _replace(model: nn.Module, old: Tensor, new: nn.Parameter) -> None:
 
 
 def _grown(old: Tensor, count: int, neighbours: NDArray[np.int64] | None) -> Tensor:
-    """Give a table (V, ...) with rows behind it that are means of its items."""
+    """Give a table (V, D) or bias (V,) with rows behind it that are means of its items."""
     table = torch.cat([old, old.new_empty(count, *old.shape[1:])])
     items, new = table[FIRST_ITEM_ID : len(old)], table[len(old) :]
     new.copy_(items.mean(0, dtype=torch.promote_types(items.dtype, torch.float32)))
@@ -59,8 +62,8 @@ def _grown(old: Tensor, count: int, neighbours: NDArray[np.int64] | None) -> Ten
     for start in range(0, count, _ROWS_AT_ONCE):
         near = torch.from_numpy(neighbours[start : start + _ROWS_AT_ONCE]).to(table.device)  # (b, K)
         there = near >= 0
-        weights = (there / there.sum(1, keepdim=True).clamp(min=1)).view(*there.shape, *[1] * (old.ndim - 1))
-        means = (items[near.clamp(min=0)].float() * weights).sum(1)  # (b, ...)
+        weights = there / there.sum(1, keepdim=True).clamp(min=1)
+        means = (items[near.clamp(min=0)].float() * weights[..., None]).sum(1)  # (b, D)
         has_some = there.any(1)
         new[start : start + _ROWS_AT_ONCE][has_some] = means[has_some].to(table.dtype)
     return table

@@ -41,7 +41,10 @@ def item_head(model: nn.Module) -> nn.Linear:
 def item_table(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The item matrix (V, D) and, where the family has one, its bias (V,): live parameters, not copies."""
     head = item_head(model)
-    return head.weight, cast("torch.Tensor | None", getattr(head, "bias", None))
+    bias = getattr(head, "bias", None)
+    if bias is None:  # peft hides it behind rows that train
+        bias = getattr(getattr(head, "original_module", None), "bias", None)
+    return head.weight, cast("torch.Tensor | None", bias)
 
 
 def untie_items(model: PreTrainedModel) -> None:
@@ -69,7 +72,8 @@ def spare_biases(model: nn.Module) -> list[nn.Parameter]:
     head = item_head(model)
     owners = [module for module in model.modules() if any(child is head for child in module.children())]
     found = [owner._parameters.get("bias") for owner in owners]
-    return [spare for spare in found if spare is not None and spare is not head.bias]
+    used = item_table(model)[1]
+    return [spare for spare in found if spare is not None and spare is not used]
 
 
 def freeze_spare_bias(model: nn.Module) -> None:

@@ -3,114 +3,10 @@
 import dataclasses
 from typing import Any, Literal
 
-from recbert.events import CleaningSteps
+from recbert.growth import Start
 from recbert.inputs import Augmentation, RequestTime
+from recbert.recipe.data import DataConfig, SequencesConfig, SplitConfig
 from recbert.training import RecTrainingArguments
-
-
-@dataclasses.dataclass
-class DataConfig:
-    """Where events come from, how their columns are called, and where the prepared data goes.
-
-    Attributes:
-        prepared: folder of the prepared data; `prepare` writes it, the other commands read it.
-        streaming: whether `pretrain` and `finetune` read the training part row by row where it lies;
-            `prepared` may then be a URL (`hf://datasets/owner/name`, `s3://...`). Needs `training.max_steps`.
-        events: file, glob, folder or Hub id of the event table.
-        user: column of user ids.
-        item: column of item ids.
-        time: column of event times.
-        time_unit: what numbers in it count, or `iso`.
-        order: column that breaks ties of time; files get their row number where this is null.
-        event_type: column of event types.
-        value: column of values such as ratings.
-        separator: field separator of CSV files; null takes it from the file's ending.
-        engine: what prepares the events: `polars` in memory; `duckdb`, which spills to the disk of
-            `prepared`; or `spark`, which reads Parquet on the cluster of the Spark settings. The result is
-            the same (with `spark`, where `order` names a column or times do not tie).
-        memory_limit: `duckdb`: the memory it may use.
-        vocabulary: checkpoint whose items are the vocabulary; null takes the items of the training part.
-        pseudonymise: whether user ids are replaced by a keyed hash; the key comes from RECBERT_PSEUDONYM_KEY.
-        pseudonym_key_file: file with the key, instead of the environment variable.
-        clean: cleaning steps.
-    """
-
-    prepared: str
-    streaming: bool = False
-    events: str | None = None
-    user: str = "user_id"
-    item: str = "item_id"
-    time: str = "timestamp"
-    time_unit: Literal["s", "ms", "us", "iso"] = "s"
-    order: str | None = None
-    event_type: str | None = None
-    value: str | None = None
-    separator: str | None = None
-    engine: Literal["polars", "duckdb", "spark"] = "polars"
-    memory_limit: str = "4GB"
-    vocabulary: str | None = None
-    pseudonymise: bool = False
-    pseudonym_key_file: str | None = None
-    clean: CleaningSteps = dataclasses.field(default_factory=CleaningSteps)
-
-
-@dataclasses.dataclass
-class CohortConfig:
-    """Which users take part.
-
-    Attributes:
-        keep: the `first` users, or the `rest`.
-        by: by the time of their first event, or at `random`.
-        fraction: share of the users that count as first.
-        seed: for `random`.
-    """
-
-    keep: Literal["first", "rest"]
-    by: Literal["joined", "random"] = "joined"
-    fraction: float = 0.8
-    seed: int = 0
-
-
-@dataclasses.dataclass
-class SplitConfig:
-    """How events are divided; see `recbert.split_events`.
-
-    Attributes:
-        method: the split.
-        cuts: `temporal`: two quantiles of the event times, or two dates.
-        target: `temporal`: which events of a user's window are predicted.
-        n_test: `leave-n-out` and `users`: test events of a user.
-        n_valid: `leave-n-out`: validation events of a user.
-        fractions: `users`: shares of users in train, valid and test.
-        by: `users`: held out by joining time or at random.
-        seed: for `random`.
-        cohort: users that take part; null for all.
-    """
-
-    method: Literal["temporal", "leave-one-out", "leave-n-out", "users"] = "temporal"
-    cuts: tuple[float | str, float | str] = (0.8, 0.9)
-    target: Literal["first", "last", "all"] = "last"
-    n_test: int = 1
-    n_valid: int = 1
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    by: Literal["joined", "random"] = "random"
-    seed: int = 0
-    cohort: CohortConfig | None = None
-
-
-@dataclasses.dataclass
-class SequencesConfig:
-    """How training sequences are cut from histories; see `recbert.build_sequences`.
-
-    Attributes:
-        max_length: positions that the model sees at most.
-        windows: the `last` window of a history, `sliding` ones, or every `prefix`.
-        stride: events between sliding windows; null for `max_length`.
-    """
-
-    max_length: int = 200
-    windows: Literal["last", "sliding", "prefix"] = "last"
-    stride: int | None = None
 
 
 @dataclasses.dataclass
@@ -127,6 +23,8 @@ class ModelConfig:
         dropout: probability, wherever the family has dropout.
         tie_items: whether items as input and items as candidates share one table; false gives a `base` with
             one table a second one, a copy.
+        new_rows: where the rows of items that the `base` lacks begin: at the `mean` of its items, or of the
+            `neighbours` that have most words of `data.items` in common.
         mimetic: start every attention layer as an average of what it attends to; better on small catalogues.
         item_vectors: begin with items placed by their `cooccurrence` in the training part; trains faster
             and further. null draws their vectors.
@@ -142,6 +40,7 @@ class ModelConfig:
     intermediate_size: int | None = None
     dropout: float = 0.1
     tie_items: bool = True
+    new_rows: Start = "mean"
     mimetic: bool = False
     item_vectors: Literal["cooccurrence"] | None = None
     shard_items: bool = False
@@ -210,12 +109,18 @@ class AdapterConfig:
         alpha: scale, divided by `r`.
         dropout: probability on the adapter's input.
         target_modules: names of the layers to adapt; null for the family's own.
+        use_dora: learn the size of each output apart from its direction.
+        use_rslora: scale by the root of `r` instead of `r`.
+        modules_to_save: names of modules that train and are saved whole.
     """
 
     r: int = 8
     alpha: int = 16
     dropout: float = 0.0
     target_modules: list[str] | None = None
+    use_dora: bool = False
+    use_rslora: bool = False
+    modules_to_save: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass

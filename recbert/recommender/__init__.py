@@ -2,7 +2,7 @@
 
 from recbert.recommender.blend_choice import Choice, try_blends
 from recbert.recommender.blending import MOST_RULES, BlendedScorer, save_blend
-from recbert.recommender.growing import Start
+from recbert.recommender.growing import item_words, nearest_items
 from recbert.recommender.loading import load_weights
 from recbert.recommender.recommender import Recommender
 
@@ -11,8 +11,9 @@ __all__ = [
     "BlendedScorer",
     "Choice",
     "Recommender",
-    "Start",
+    "item_words",
     "load_weights",
+    "nearest_items",
     "save_blend",
     "try_blends",
 ]

@@ -3,16 +3,14 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recbert.checkpoint import CheckpointInfo
-from recbert.growth import find_neighbours
+from recbert.growth import Start, find_neighbours
 from recbert.tokenizer import ItemTokenizer
-
-Start = Literal["mean", "neighbours"]
 
 
 def check_start(start: str, neighbours: int) -> None:

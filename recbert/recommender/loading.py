@@ -11,10 +11,11 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedM
 import recbert.recurrent  # noqa: F401  # registers the recurrent models with the Auto classes
 from recbert.adapters import adapter_base, load_adapter
 from recbert.checkpoint import CheckpointInfo, find_file, hash_base
+from recbert.growth import grow_tables
 
 
 def load_model(checkpoint: str | Path, base: str | Path | None, info: CheckpointInfo) -> PreTrainedModel:
-    """Load the model of a checkpoint, or an adapter on its base.
+    """Load the model of a checkpoint, or an adapter on its base, which gets rows for the adapter's own items.
 
     Args:
         checkpoint: a folder or a Hub id.
@@ -28,7 +29,10 @@ def load_model(checkpoint: str | Path, base: str | Path | None, info: Checkpoint
     if find_file(checkpoint, "adapter_config.json") is not None:
         base = adapter_base(checkpoint) if base is None else base
         _check_base(checkpoint, base, info)
-        return cast(PreTrainedModel, load_adapter(load_weights(base, info), checkpoint))
+        model = load_weights(base, info)
+        if info.own_items:
+            grow_tables(model, info.own_items)  # the adapter's rows take their place
+        return cast(PreTrainedModel, load_adapter(model, checkpoint))
     if base is not None:
         raise ValueError(f"base is {str(base)!r}, but {checkpoint} is a whole checkpoint: leave base out")
     return load_weights(checkpoint, info)

@@ -13,11 +13,11 @@ from recbert.backends import ItemIndex, TorchScorer
 from recbert.baselines import ItemLinks, read_links, write_links
 from recbert.checkpoint import INFO_FILE, CheckpointInfo, find_file, read_info, write_folder
 from recbert.checkpoint.saving import RECIPE_FILE, write_checkpoint
-from recbert.growth import grow_tables
+from recbert.growth import NEIGHBOURS, Start, grow_tables
 from recbert.inputs import Moments
 from recbert.models import check_fits
 from recbert.recommender.blending import BlendedScorer
-from recbert.recommender.growing import Start, check_start, grown_info, item_words, nearest_items
+from recbert.recommender.growing import check_start, grown_info, item_words, nearest_items
 from recbert.recommender.histories import History, Time, Times, as_batch, encode_histories, read_moments
 from recbert.recommender.loading import load_model, place_model
 from recbert.recommender.ranker import Ranker, Request
@@ -118,7 +118,7 @@ class Recommender:
         items: Any,
         *,
         start: Start = "mean",
-        neighbours: int = 10,
+        neighbours: int = NEIGHBOURS,
         known: Any = None,
     ) -> None:
         """Take new items into the catalogue: they have tokens behind the old ones and can be recommended.

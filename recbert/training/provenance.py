@@ -11,8 +11,10 @@ class Provenance:
         protocol: how the data was split and the metrics are obtained, in words.
         data_fingerprint: hash of the prepared data.
         recipe: the resolved recipe as YAML.
+        own_items: for an adapter, how many items it brings that its base does not have.
     """
 
     protocol: str = ""
     data_fingerprint: str = ""
     recipe: str = ""
+    own_items: int = 0

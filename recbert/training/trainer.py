@@ -287,6 +287,7 @@ class RecTrainer(Trainer):
             base_hash=None if base is None else hash_base(base),
             metrics=validation_figures(self._validation, best, self._validated),
             data_fingerprint=self.provenance.data_fingerprint,
+            own_items=self.provenance.own_items,
         )
         write_checkpoint(
             folder,
