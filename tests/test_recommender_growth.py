@@ -134,7 +134,7 @@ def test_what_cannot_be_added_is_refused_and_changes_nothing(
 def test_an_adapted_model_does_not_grow(folder: Path) -> None:
     recommender = Recommender.from_pretrained(folder)
     recommender.model = add_lora(recommender.model, r=2)
-    with pytest.raises(ValueError, match="add items to its base"):
+    with pytest.raises(ValueError, match="load its base alone"):
         recommender.add_items(NEW)
 
 

@@ -17,7 +17,9 @@ _ROWS_AT_ONCE = 1 << 15
 
 
 @torch.no_grad()
-def grow_tables(model: PreTrainedModel, count: int, neighbours: NDArray[np.int64] | None = None) -> None:
+def grow_tables(
+    model: PreTrainedModel, count: int, neighbours: NDArray[np.int64] | None = None, items: int | None = None
+) -> None:
     """Add rows for new items to a model, in place; tables that were one stay one, and old rows as they are.
 
     A new row is the mean of the rows of its neighbours, in the table of items as input and in that of items
@@ -28,14 +30,15 @@ def grow_tables(model: PreTrainedModel, count: int, neighbours: NDArray[np.int64
         model: a stock model with one row for each token.
         count: how many rows, at least 1.
         neighbours: (count, K) item indices of the old items that each new one is like; -1 fills up.
+        items: how many of the old items means are taken over, the first; None takes all.
     """
     entered = cast(nn.Embedding, model.get_input_embeddings())
     head, (ranked, bias) = item_head(model), item_table(model)
     rows = len(entered.weight) + count
     for table in (entered.weight,) if ranked is entered.weight else (entered.weight, ranked):
-        _replace(model, table, _grown(table, count, neighbours))
+        _replace(model, table, _grown(table, count, neighbours, items))
     for values in [*([] if bias is None else [bias]), *spare_biases(model)]:
-        _replace(model, values, _grown(values, count, None))
+        _replace(model, values, _grown(values, count, None, items))
     for module in (entered, head):
         for name in ("num_embeddings", "out_features"):
             if hasattr(module, name):
@@ -52,10 +55,10 @@ def _replace(model: nn.Module, old: Tensor, table: Tensor) -> None:
                 setattr(module, name, new)
 
 
-def _grown(old: Tensor, count: int, neighbours: NDArray[np.int64] | None) -> Tensor:
+def _grown(old: Tensor, count: int, neighbours: NDArray[np.int64] | None, num_items: int | None) -> Tensor:
     """Give a table (V, D) or bias (V,) with rows behind it that are means of its items."""
     table = torch.cat([old, old.new_empty(count, *old.shape[1:])])
-    items, new = table[FIRST_ITEM_ID : len(old)], table[len(old) :]
+    items, new = table[FIRST_ITEM_ID : len(old)][:num_items], table[len(old) :]
     new.copy_(items.mean(0, dtype=torch.promote_types(items.dtype, torch.float32)))
     if neighbours is None:
         return table

@@ -1,4 +1,4 @@
-"""What is known about items that a catalogue takes in, checked, and the old items that they are like."""
+"""A catalogue takes new items in, by what is known about them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,26 +7,11 @@ from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
-from recbert.checkpoint import CheckpointInfo
-from recbert.growth import Start, find_neighbours
+from recbert.growth import Start, find_neighbours, grow_tables
+from recbert.recommender.catalogue import Catalogue
 from recbert.tokenizer import ItemTokenizer
-
-
-def check_start(start: str, neighbours: int) -> None:
-    """Refuse a way to begin that there is not.
-
-    Args:
-        start: where new rows begin.
-        neighbours: how many old items a new one may be like.
-
-    Raises:
-        ValueError: one of them is out of range.
-    """
-    if start not in get_args(Start):
-        raise ValueError(f"start is {start!r}: choose one of {', '.join(get_args(Start))}")
-    if neighbours < 1:
-        raise ValueError(f"neighbours is {neighbours}: it must be at least 1")
 
 
 def item_words(items: Any) -> tuple[list[str], list[str]]:
@@ -52,15 +37,47 @@ def item_words(items: Any) -> tuple[list[str], list[str]]:
     return item_ids, [""] * len(item_ids)
 
 
-def grown_info(info: CheckpointInfo, count: int) -> CheckpointInfo:
-    """Give the `recbert.json` of a checkpoint with new items at the end, which no event has named yet.
+def grow(
+    model: PreTrainedModel,
+    old: Catalogue,
+    items: Any,
+    *,
+    start: Start,
+    neighbours: int,
+    known: Any,
+) -> Catalogue:
+    """Take new items into a catalogue; see `Recommender.add_items`.
 
     Args:
-        info: the old one.
-        count: how many are new.
+        model: gets rows for them, in place.
+        old: the catalogue as it is.
+        items: what is new, as for `item_words`.
+        start: where their rows begin.
+        neighbours: how many old items a new one may be like.
+        known: what the old items are called, as for `item_words`.
+
+    Returns:
+        The catalogue with them.
+
+    Raises:
+        ValueError: one of the arguments is out of range, or an item is there already.
     """
-    popularity = np.append(info.popularity, np.zeros(count, dtype=np.int64))
-    return dataclasses.replace(info, popularity=popularity, untrained_items=info.untrained_items + count)
+    if start not in get_args(Start):
+        raise ValueError(f"start is {start!r}: choose one of {', '.join(get_args(Start))}")
+    if neighbours < 1:
+        raise ValueError(f"neighbours is {neighbours}: it must be at least 1")
+    item_ids, words = item_words(items)
+    tokenizer, near = old.tokenizer.with_items(item_ids), None
+    if start == "neighbours":
+        near = nearest_items(words, dict(zip(*item_words(known), strict=True)), old.tokenizer, neighbours)
+    count = len(item_ids)
+    info = dataclasses.replace(
+        old.info,
+        popularity=np.append(old.info.popularity, np.zeros(count, dtype=np.int64)),
+        untrained_items=old.info.untrained_items + count,
+    )
+    grow_tables(model, count, near)
+    return Catalogue(model, tokenizer, info, old.blended.links.with_items(count) if old.blended else None)
 
 
 def nearest_items(

@@ -28,7 +28,7 @@ def load_model(checkpoint: str | Path, base: str | Path | None, info: Checkpoint
     """
     if find_file(checkpoint, "adapter_config.json") is not None:
         base = adapter_base(checkpoint) if base is None else base
-        _check_base(checkpoint, base, info)
+        check_base(checkpoint, base, info)
         model = load_weights(base, info)
         if info.own_items:
             grow_tables(model, info.own_items)  # the adapter's rows take their place
@@ -38,8 +38,18 @@ def load_model(checkpoint: str | Path, base: str | Path | None, info: Checkpoint
     return load_weights(checkpoint, info)
 
 
-def _check_base(adapter: str | Path, base: str | Path, info: CheckpointInfo) -> None:
-    """Refuse a base that is not there, or that the adapter was not trained on."""
+def check_base(adapter: str | Path, base: str | Path, info: CheckpointInfo) -> None:
+    """Refuse a base that is not there, or that an adapter was not trained on.
+
+    Args:
+        adapter: folder or Hub id of the adapter.
+        base: folder or Hub id of the base.
+        info: the `recbert.json` of the adapter.
+
+    Raises:
+        FileNotFoundError: the base is gone.
+        ValueError: it is another one.
+    """
     try:
         files = [find_file(base, name) for name in ("tokenizer.json", "model.safetensors")]
     except FileNotFoundError as error:

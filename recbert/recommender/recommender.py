@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from recbert.backends import ItemIndex, TorchScorer
+from recbert.adapters import is_adapted
 from recbert.baselines import ItemLinks, read_links, write_links
 from recbert.checkpoint import INFO_FILE, CheckpointInfo, find_file, read_info, write_folder
 from recbert.checkpoint.saving import RECIPE_FILE, write_checkpoint
-from recbert.growth import NEIGHBOURS, Start, grow_tables
+from recbert.growth import NEIGHBOURS, Start
 from recbert.inputs import Moments
-from recbert.models import check_fits
-from recbert.recommender.blending import BlendedScorer
-from recbert.recommender.growing import check_start, grown_info, item_words, nearest_items
+from recbert.recommender.catalogue import Catalogue
+from recbert.recommender.growing import grow
 from recbert.recommender.histories import History, Time, Times, as_batch, encode_histories, read_moments
 from recbert.recommender.loading import load_model, place_model
-from recbert.recommender.ranker import Ranker, Request
-from recbert.tokenizer import FIRST_ITEM_ID, ItemTokenizer
+from recbert.recommender.ranker import Recommendation
+from recbert.recommender.tenants import Tenants, rows_by_adapter
+from recbert.tokenizer import ItemTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -45,28 +45,18 @@ class Recommender:
         titles: Mapping[str, str] | None = None,
         rules: ItemLinks | None = None,
     ) -> None:
-        self.titles = dict(titles or {})
-        self._recipe = ""
-        self._take(model, tokenizer, info, rules)
-
-    def _take(
-        self, model: PreTrainedModel, tokenizer: ItemTokenizer, info: CheckpointInfo, rules: ItemLinks | None
-    ) -> None:
-        """Answer from these."""
-        if len(info.popularity) != tokenizer.num_items:
-            raise ValueError(
-                f"recbert.json counts {len(info.popularity)} items and the tokenizer has "
-                f"{tokenizer.num_items}: the files are of different checkpoints, copy the checkpoint again"
-            )
-        check_fits(model, tokenizer, info.input.max_length, info.input.time_encoding)
         model.train(False)
         self.model = model
-        self.tokenizer = tokenizer
-        self.info = info
-        self.scorer = TorchScorer(model, info.input, info.popularity)
-        self.blended = BlendedScorer(self.scorer, rules, info.blend) if info.blend else None
-        self._ranker = Ranker(self.blended or self.scorer, self.scorer, tokenizer.item_ids)
-        self._denied = torch.tensor(self._columns(info.deny_list), dtype=torch.long)
+        self.titles = dict(titles or {})
+        self._source: str | Path | None = None
+        self._take(Catalogue(model, tokenizer, info, rules))
+
+    def _take(self, catalogue: Catalogue) -> None:
+        """Answer for these items."""
+        self._catalogue = catalogue
+        self._tenants = Tenants(self.model, catalogue)
+        self.tokenizer, self.info = catalogue.tokenizer, catalogue.info
+        self.scorer, self.blended = catalogue.scorer, catalogue.blended
 
     @classmethod
     def from_pretrained(
@@ -95,8 +85,7 @@ class Recommender:
         place_model(model, device)
         rules = read_links(checkpoint, tokenizer.num_items) if info.blend else None
         recommender = cls(model, tokenizer, info, titles, rules)
-        recipe = find_file(checkpoint, RECIPE_FILE)
-        recommender._recipe = "" if recipe is None else recipe.read_text(encoding="utf-8")
+        recommender._source = checkpoint
         return recommender
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -107,9 +96,13 @@ class Recommender:
 
         Raises:
             FileExistsError: `folder` is no checkpoint and holds other things.
+            ValueError: adapters are loaded.
         """
+        self._refuse_tenants()
+        recipe = None if self._source is None else find_file(self._source, RECIPE_FILE)
+        text = "" if recipe is None else recipe.read_text(encoding="utf-8")
         with write_folder(folder, marker=INFO_FILE) as draft:
-            write_checkpoint(draft, self.model, self.tokenizer, self.info, recipe=self._recipe)
+            write_checkpoint(draft, self.model, self.tokenizer, self.info, recipe=text)
             if self.blended is not None:
                 write_links(draft, self.blended.links)
 
@@ -138,18 +131,46 @@ class Recommender:
             ValueError: an item is in the catalogue already or named twice, there are no words to find
                 neighbours by, or the model has an adapter.
         """
-        check_start(start, neighbours)
-        item_ids, words = item_words(items)
-        tokenizer = self.tokenizer.with_items(item_ids)
-        near = None
-        if start == "neighbours":
-            old = self.titles if known is None else dict(zip(*item_words(known), strict=True))
-            near = nearest_items(words, old, self.tokenizer, neighbours)
-        if hasattr(self.model, "peft_config"):
-            raise ValueError("the model has an adapter: add items to its base, or merge the adapter first")
-        grow_tables(self.model, len(item_ids), near)
-        rules = self.blended.links.with_items(len(item_ids)) if self.blended else None
-        self._take(self.model, tokenizer, grown_info(self.info, len(item_ids)), rules)
+        self._refuse_tenants()
+        known = self.titles if known is None else known
+        grown = grow(self.model, self._catalogue, items, start=start, neighbours=neighbours, known=known)
+        self._take(grown)
+
+    def _refuse_tenants(self) -> None:
+        """Refuse to grow or save a model that is not the base alone."""
+        if len(self._tenants) or is_adapted(self.model):
+            raise ValueError(
+                "the model has an adapter: load its base alone, or merge the adapter into it first"
+            )
+
+    def load_adapter(self, name: str, adapter: str | Path) -> None:
+        """Load an adapter beside the base and other adapters; `recommend(..., adapter=name)` asks it.
+
+        An adapter brings its own items, deny-list, popularity and blend. Changing from one to another takes
+        milliseconds and leaves no trace; one model answers one request at a time.
+
+        Args:
+            name: what it is called from now on; one of this name is replaced.
+            adapter: its folder or Hub id.
+
+        Raises:
+            FileNotFoundError: there is no such adapter.
+            ValueError: it is damaged, or belongs to another base or to a grown one.
+        """
+        if is_adapted(self.model):
+            raise ValueError("this is an adapter on its base: load the base, then both adapters by name")
+        self._tenants.load(name, adapter, self._source)
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter.
+
+        Args:
+            name: what it was called.
+
+        Raises:
+            ValueError: there is none of this name.
+        """
+        self._tenants.unload(name)
 
     @torch.inference_mode()
     def recommend(
@@ -163,6 +184,7 @@ class Recommender:
         strict: bool = False,
         timestamps: Times | Sequence[Times] | None = None,
         at: Time | Sequence[Time] | None = None,
+        adapter: str | None | Sequence[str | None] = None,
     ) -> list[Any]:
         """Give the best next items of one history or of a batch of histories.
 
@@ -182,6 +204,7 @@ class Recommender:
                 trained with them answers from the order alone if they are left out.
             at: when the items are asked for, one time for all histories or one for each; None is now where
                 there are timestamps.
+            adapter: name of a loaded adapter that answers, or one for each history; None is the model itself.
 
         Returns:
             (item id, score) pairs, the best first; one list of them for each history of a batch. Scores are
@@ -195,14 +218,23 @@ class Recommender:
         if k < 1:
             raise ValueError(f"k is {k}: it must be at least 1")
         batch = as_batch(history)
-        request = Request(
-            encode_histories(batch, self.tokenizer, strict),
-            self._moments(batch, timestamps, at, one=batch is not history),
-            k,
-            self._barred(candidates, exclude),
-            self.info.filter_seen if filter_seen is None else filter_seen,
-        )
-        answers = self._ranker.search(request) if candidates is None else self._ranker.rank(request)
+        answers: list[list[Recommendation]] = [[] for _ in batch]
+        times: Moments | None = None
+        for name, rows in rows_by_adapter(adapter, len(batch)).items():
+            catalogue = self._tenants.choose(name)
+            if times is None and catalogue.knows_time:
+                times = read_moments(batch, timestamps, at, one=batch is not history)
+            answered = catalogue.answer(
+                [batch[row] for row in rows],
+                times and times.select(rows),
+                k,
+                exclude=exclude,
+                filter_seen=filter_seen,
+                candidates=candidates,
+                strict=strict,
+            )
+            for row, answer in zip(rows, answered, strict=True):
+                answers[row] = answer
         return answers if batch is history else answers[0]
 
     def build_index(self, histories: Sequence[History], *, recall: float = 0.95, k: int = 10) -> float:
@@ -224,17 +256,9 @@ class Recommender:
             ImportError: faiss is not installed.
             ValueError: `recall` out of range, no histories, one without a known item, or a blend.
         """
-        if self.blended is not None:
-            raise ValueError("a blend with rules needs the scores of all items: remove it, or build no index")
-        if not 0 < recall <= 1:
-            raise ValueError(f"recall is {recall}: it must be above 0 and at most 1")
         if not histories:
             raise ValueError("histories is empty: give some hundred histories to tune the search on")
-        vectors = self.encode(histories)
-        index = ItemIndex(*self.scorer.item_vectors())
-        found = index.tune(vectors, k=k, recall=recall)
-        self._ranker.index = index
-        return found
+        return self._tenants.choose(None).build_index(self.encode(histories), recall=recall, k=k)
 
     def encode(
         self,
@@ -242,6 +266,7 @@ class Recommender:
         *,
         timestamps: Sequence[Times] | None = None,
         at: Time | Sequence[Time] | None = None,
+        adapter: str | None = None,
     ) -> Tensor:
         """Give the vector of each history: the hidden state that predicts the next item.
 
@@ -249,6 +274,7 @@ class Recommender:
             histories: B lists of item ids, each with at least one known item.
             timestamps: as for `recommend`.
             at: as for `recommend`.
+            adapter: name of a loaded adapter; None is the model itself.
 
         Returns:
             (B, D) in fp32 on the CPU; its product with the item vectors is the score.
@@ -256,8 +282,11 @@ class Recommender:
         Raises:
             ValueError: a history has no known item.
         """
-        moments = self._moments(histories, timestamps, at, one=False)
-        return self.scorer.vectors(encode_histories(histories, self.tokenizer, strict=True), moments).cpu()
+        catalogue = self._tenants.choose(adapter)
+        knows_time = catalogue.knows_time
+        moments = read_moments(histories, timestamps, at, one=False) if knows_time else None
+        tokens = encode_histories(histories, catalogue.tokenizer, strict=True)
+        return catalogue.scorer.vectors(tokens, moments).cpu()
 
     def unknown_items(self, history: History) -> list[str]:
         """Give the items of a history that the vocabulary does not have.
@@ -265,31 +294,4 @@ class Recommender:
         Args:
             history: item ids.
         """
-        return [item for item in history if item not in self.tokenizer]
-
-    def _columns(self, items: Iterable[str]) -> list[int]:
-        """Give the score columns of item ids; unknown ones are reported and have none."""
-        if isinstance(items, str):
-            raise ValueError(f"{items!r} is one string: give a list of item ids")
-        items = list(items)
-        if unknown := self.unknown_items(items):
-            logger.warning("%d items are not in the catalogue, for example %s", len(unknown), unknown[:5])
-        return [token - FIRST_ITEM_ID for token in self.tokenizer.encode(items) if token >= FIRST_ITEM_ID]
-
-    def _barred(self, candidates: Iterable[str] | None, exclude: Iterable[str]) -> Tensor | None:
-        """Mark the items that may not be recommended, (V_items,) bool; None where all of them may be."""
-        columns = self._columns(exclude)
-        if candidates is None and not columns and not len(self._denied):
-            return None
-        barred = torch.full((self.tokenizer.num_items,), candidates is not None)
-        if candidates is not None:
-            barred[self._columns(candidates)] = False
-        barred[columns] = True
-        barred[self._denied] = True
-        return barred
-
-    def _moments(self, batch: Sequence[History], timestamps: Any, at: Any, one: bool) -> Moments | None:
-        """Read the times of a request where the checkpoint knows of time."""
-        if self.info.input.time_encoding is None:
-            return None
-        return read_moments(batch, timestamps, at, one=one)
+        return self._catalogue.unknown_items(history)
