@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 )
 
 from recbert.checkpoint import INFO_FILE, POPULARITY_FILE, RULES_FILE
-from recbert.checkpoint.saving import RECIPE_FILE
+from recbert.checkpoint.saving import GENERATION_FILE, RECIPE_FILE
 from recbert.tokenizer import INDEX_FILE
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ ALLOWED_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     INDEX_FILE,
+    GENERATION_FILE,
     POPULARITY_FILE,
     RULES_FILE,
     INFO_FILE,

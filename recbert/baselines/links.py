@@ -29,6 +29,19 @@ class ItemLinks(NamedTuple):
         """Give the item index that each link leads from, (E,)."""
         return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
+    def of_items(self, kept: NDArray[np.int64]) -> "ItemLinks":
+        """Give the links among some items, which are numbered anew in their order.
+
+        Args:
+            kept: their item indices, ascending.
+        """
+        numbers = np.full(len(self.starts) - 1, -1)
+        numbers[kept] = np.arange(len(kept))
+        sources, ends = numbers[self.sources()], numbers[self.ends]
+        stay = (sources >= 0) & (ends >= 0)
+        starts = np.searchsorted(sources[stay], np.arange(len(kept) + 1))
+        return ItemLinks(starts, ends[stay], self.weights[stay])
+
     def with_items(self, count: int) -> "ItemLinks":
         """Give the same links of a catalogue with new items at its end, which have none."""
         return self._replace(starts=np.append(self.starts, np.full(count, self.starts[-1])))

@@ -84,6 +84,19 @@ def record_blend(folder: str | Path, blend: Blend | None) -> None:
     _rewrite_card(Path(folder, "README.md"), old, new)
 
 
+def record_deny_list(folder: str | Path, items: list[str]) -> None:
+    """Put the items that are never recommended into `recbert.json` and the card.
+
+    Args:
+        folder: the checkpoint folder.
+        items: all of them.
+    """
+    old = read_info(folder)
+    new = dataclasses.replace(old, deny_list=items)
+    write_info(folder, new)
+    _rewrite_card(Path(folder, "README.md"), old, new)
+
+
 def _rewrite_card(path: Path, old: CheckpointInfo, new: CheckpointInfo) -> None:
     """Bring the parts of a card up to date that evaluating and blending change; the rest may be edited."""
     card = path.read_text(encoding="utf-8") if path.is_file() else ""

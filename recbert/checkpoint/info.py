@@ -147,6 +147,7 @@ class CheckpointInfo:
         data_fingerprint: hash of the prepared data that the model was trained on.
         blend: how recbert blends the scores with sequential rules; None leaves the model's own.
         untrained_items: how many items, the last of the vocabulary, were added since the last training.
+        generation: how often items were dropped from the vocabulary, which numbers the rest anew, and one.
         own_items: for an adapter, how many items, the last of the vocabulary, its base does not have.
         format_version: version of this file's layout.
     """
@@ -161,6 +162,7 @@ class CheckpointInfo:
     data_fingerprint: str = ""
     blend: Blend | None = None
     untrained_items: int = 0
+    generation: int = 1
     own_items: int = 0
     format_version: int = FORMAT_VERSION
 

@@ -7,10 +7,23 @@ from transformers import PreTrainedModel
 
 from recbert.checkpoint.card import build_model_card
 from recbert.checkpoint.folder import write_text
-from recbert.checkpoint.info import CheckpointInfo, write_info
+from recbert.checkpoint.info import CheckpointInfo, find_file, write_info
 from recbert.tokenizer import ItemTokenizer
 
 RECIPE_FILE = "recipe.yaml"
+
+GENERATION_FILE = "generation.safetensors"
+"""Tells a catalogue that was compacted which token each item was in the generation before."""
+
+
+def read_recipe(folder_or_hub_id: str | Path | None) -> str:
+    """Give the recipe of a checkpoint as YAML; empty where it has none.
+
+    Args:
+        folder_or_hub_id: the checkpoint, if there is one.
+    """
+    path = None if folder_or_hub_id is None else find_file(folder_or_hub_id, RECIPE_FILE)
+    return "" if path is None else path.read_text(encoding="utf-8")
 
 
 def write_checkpoint(

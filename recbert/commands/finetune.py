@@ -17,6 +17,7 @@ from recbert.recipe import AdapterConfig, ObjectiveConfig, Recipe, load_recipe, 
 from recbert.recommender import item_words, load_weights, nearest_items
 from recbert.sharding import item_mesh, load_sharded
 from recbert.tokenizer import ItemTokenizer
+from recbert.training import Lineage
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +35,13 @@ def run(arguments: list[str]) -> int:
     check_loss(recipe)
     data, tokenizer, manifest = read_training_data(recipe)
     set_seed(recipe.training.seed)  # of the adapter's first weights; the Trainer seeds what follows
-    model, own_items = adapted_model(recipe, tokenizer)
+    model, lineage = adapted_model(recipe, tokenizer)
     counts = parameter_counts(model)
     logger.info(
         "parameters: %s in total, %s trainable; adapter of %s bytes",
         *(f"{counts[name]:,}" for name in ("total", "trainable", "adapter_bytes")),
     )
-    train(recipe, model, objective_of(recipe, tokenizer, data["train"]), data, manifest, own_items)
+    train(recipe, model, objective_of(recipe, tokenizer, data["train"]), data, manifest, lineage)
     return 0
 
 
@@ -49,11 +50,11 @@ class Adapted(NamedTuple):
 
     Attributes:
         model: it.
-        own_items: how many items of its adapter the base does not have.
+        lineage: what it has from its base.
     """
 
     model: PreTrainedModel
-    own_items: int
+    lineage: Lineage
 
 
 def adapted_model(recipe: Recipe, tokenizer: ItemTokenizer) -> Adapted:
@@ -72,15 +73,16 @@ def adapted_model(recipe: Recipe, tokenizer: ItemTokenizer) -> Adapted:
     old = ItemTokenizer.from_pretrained(base)
     count = _count_new(recipe, old, tokenizer)
     if recipe.model.shard_items:
-        return Adapted(_load_sharded(recipe, base, info, count), 0)
+        return Adapted(_load_sharded(recipe, base, info, count), Lineage(info.generation))
     model = load_weights(base, info)
     if count:
         _grow(model, recipe, old, tokenizer)
     if not recipe.model.tie_items:
         untie_items(model)
     if recipe.adapter is None:
-        return Adapted(model, 0)
-    return Adapted(_adapt(model, recipe.adapter, count + info.untrained_items), count)
+        return Adapted(model, Lineage(info.generation))
+    adapted = _adapt(model, recipe.adapter, count + info.untrained_items)
+    return Adapted(adapted, Lineage(info.generation, count))
 
 
 def _base(recipe: Recipe) -> str:

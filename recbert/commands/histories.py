@@ -115,14 +115,18 @@ def add_time_option(parser: argparse.ArgumentParser) -> None:
     """Add `--at` to a command line."""
     parser.add_argument(
         "--at",
-        type=_parse_time,
+        type=parse_time,
         metavar="TIME",
         help="when the items are asked for, epoch seconds or ISO 8601 (now); for checkpoints that know time",
     )
 
 
-def _parse_time(text: str) -> float:
-    """Read epoch seconds or an ISO 8601 time, UTC where it names no zone."""
+def parse_time(text: str) -> float:
+    """Read epoch seconds or an ISO 8601 time, UTC where it names no zone.
+
+    Args:
+        text: what a command line names.
+    """
     try:
         return float(text)
     except ValueError:

@@ -18,6 +18,8 @@ VERBS = {
     "recommend": "next items for one history or for files of histories",
     "encode": "history and item vectors to Parquet",
     "add-items": "new items into the catalogue of a checkpoint",
+    "compact": "drop rare or long unseen items from a checkpoint",
+    "deny": "items that a checkpoint never recommends",
     "push": "publish a checkpoint on the Hub",
     "doctor": "versions, devices and a five-second self-test",
 }

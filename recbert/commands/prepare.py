@@ -15,7 +15,7 @@ from recbert.events import (
     CleaningSteps,
     StepReport,
     clean_events,
-    count_items,
+    item_events,
     open_spark,
     open_spilling,
     pseudonymise,
@@ -126,8 +126,8 @@ def _vocabulary(config: DataConfig, train: Any) -> ItemTokenizer:
     tokenizer = ItemTokenizer.from_pretrained(config.vocabulary)
     if least is None:
         return tokenizer
-    counts = count_items(train)
-    new = sorted(item for item, count in counts.items() if count >= least and item not in tokenizer)
+    seen = item_events(train)
+    new = sorted(item for item, events in seen.items() if events.number >= least and item not in tokenizer)
     logger.info("%s new items have %s events or more", f"{len(new):,}", least)
     return tokenizer.with_items(new) if new else tokenizer
 

@@ -16,6 +16,7 @@ from recbert.recipe import Recipe, replace_sections
 from recbert.sequences import read_prepared, stream_prepared
 from recbert.tokenizer import ItemTokenizer
 from recbert.training import (
+    Lineage,
     Provenance,
     RecTrainer,
     check_shared_folder,
@@ -107,7 +108,7 @@ def train(
     objective: NextItem | MaskedItem,
     data: Any,
     manifest: dict[str, Any],
-    own_items: int = 0,
+    lineage: Lineage | None = None,
 ) -> None:
     """Train, keep the best epoch and save it in the `model` folder of `training.output_dir`.
 
@@ -120,7 +121,7 @@ def train(
         objective: its objective.
         data: parts by name.
         manifest: the prepared data's manifest.
-        own_items: for an adapter, how many items it brings that its base does not have.
+        lineage: what the model has from its base.
 
     Raises:
         FileNotFoundError: there is nothing to resume.
@@ -130,7 +131,7 @@ def train(
     folder = Path(recipe.training.output_dir or "")
     check_shared_folder(folder)
     resume = _checkpoint_to_resume(recipe.training.resume_from_checkpoint, folder)
-    provenance = Provenance(manifest["protocol"], manifest["fingerprint"], text, own_items)
+    provenance = Provenance(manifest["protocol"], manifest["fingerprint"], text, lineage or Lineage())
     trainer = RecTrainer(
         model,
         recipe.training,

@@ -26,7 +26,7 @@ from recbert.events.columns import (
 )
 from recbert.events.duckdb_tables import ROW, open_spilling
 from recbert.events.engine import materialise, open_frame, require_events, tie_breaker
-from recbert.events.holding import count_items, distinct_items
+from recbert.events.holding import distinct_items, item_events
 from recbert.events.items import read_titles
 from recbert.events.leaving import stream_sorted
 from recbert.events.parsing import parse_moment
@@ -56,8 +56,8 @@ __all__ = [
     "VALUE",
     "VALUE_IMPUTED",
     "clean_events",
-    "count_items",
     "distinct_items",
+    "item_events",
     "materialise",
     "open_frame",
     "open_spark",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import narwhals as nw
 import numpy as np
@@ -95,19 +95,30 @@ def distinct_items(events: Any) -> list[str]:
     return list(ids[ITEM_ID].gather(numbers))
 
 
-def count_items(events: Any) -> dict[str, int]:
-    """How many events of a table of any kind that has a column `item_id` each item has.
+class ItemEvents(NamedTuple):
+    """What happened to an item: the number of its events, and the time of the last one in epoch seconds."""
+
+    number: int
+    last: float
+
+
+def item_events(events: Any) -> dict[str, ItemEvents]:
+    """The number and the last time of the events of each item, in a table of any kind.
+
+    Args:
+        events: with the columns `item_id` and `timestamp`.
 
     Raises:
-        ValueError: if the column is absent or the kind unknown.
+        ValueError: if a column is absent or the kind unknown.
     """
-    if (kept := getattr(events, _MEMORY, None)) is None:
-        frame, _ = open_frame(events, argument="items", columns=[ITEM_ID])
-        counts = collect(frame.group_by(ITEM_ID).agg(nw.len().alias(_COUNT))).to_arrow()
-        return dict(zip(counts.column(ITEM_ID).to_pylist(), counts.column(_COUNT).to_pylist(), strict=True))
-    native, ids = kept
-    held = collect(as_frame(native.group_by(ITEM_ID).agg(pl.len().alias(_COUNT)))).to_polars()
-    return dict(zip(ids[ITEM_ID].gather(held[ITEM_ID]), held[_COUNT], strict=True))
+    kept = getattr(events, _MEMORY, None)
+    frame = as_frame(kept[0]) if kept else open_frame(events, columns=[ITEM_ID, TIMESTAMP])[0]
+    summary = frame.group_by(ITEM_ID).agg(nw.len().alias(_COUNT), nw.col(TIMESTAMP).max())
+    table = collect(summary).to_arrow().select([ITEM_ID, _COUNT, TIMESTAMP])
+    names, counts, times = (column.to_pylist() for column in table.columns)
+    if kept:
+        names = list(kept[1][ITEM_ID].gather(names))
+    return {name: ItemEvents(*values) for name, *values in zip(names, counts, times, strict=True)}
 
 
 def is_held(frame: Frame) -> bool:

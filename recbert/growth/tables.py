@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
@@ -32,13 +33,36 @@ def grow_tables(
         neighbours: (count, K) item indices of the old items that each new one is like; -1 fills up.
         items: how many of the old items means are taken over, the first; None takes all.
     """
+    _rebuild(
+        model,
+        tables=lambda table: _grown(table, count, neighbours, items),
+        biases=lambda bias: _grown(bias, count, None, items),
+    )
+
+
+@torch.no_grad()
+def keep_rows(model: PreTrainedModel, rows: NDArray[np.int64]) -> None:
+    """Keep some rows of a model's item tables, in place; tables that were one stay one.
+
+    Args:
+        model: a stock model with one row for each token.
+        rows: the token ids to keep, ascending, those of special tokens among them.
+    """
+    kept = torch.from_numpy(rows)
+    _rebuild(model, tables=lambda table: table[kept], biases=lambda bias: bias[kept])
+
+
+def _rebuild(
+    model: PreTrainedModel, *, tables: Callable[[Tensor], Tensor], biases: Callable[[Tensor], Tensor]
+) -> None:
+    """Put new tables in place of a model's item tables and biases."""
     entered = cast(nn.Embedding, model.get_input_embeddings())
     head, (ranked, bias) = item_head(model), item_table(model)
-    rows = len(entered.weight) + count
     for table in (entered.weight,) if ranked is entered.weight else (entered.weight, ranked):
-        _replace(model, table, _grown(table, count, neighbours, items))
+        _replace(model, table, tables(table))
     for values in [*([] if bias is None else [bias]), *spare_biases(model)]:
-        _replace(model, values, _grown(values, count, None, items))
+        _replace(model, values, biases(values))
+    rows = len(entered.weight)
     for module in (entered, head):
         for name in ("num_embeddings", "out_features"):
             if hasattr(module, name):

@@ -2,6 +2,7 @@
 
 from recbert.recommender.blend_choice import Choice, try_blends
 from recbert.recommender.blending import MOST_RULES, BlendedScorer, save_blend
+from recbert.recommender.compacting import compact_checkpoint
 from recbert.recommender.growing import item_words, nearest_items
 from recbert.recommender.loading import load_weights
 from recbert.recommender.recommender import Recommender
@@ -11,6 +12,7 @@ __all__ = [
     "BlendedScorer",
     "Choice",
     "Recommender",
+    "compact_checkpoint",
     "item_words",
     "load_weights",
     "nearest_items",

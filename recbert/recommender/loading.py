@@ -58,7 +58,7 @@ def check_base(adapter: str | Path, base: str | Path, info: CheckpointInfo) -> N
     if info.base_hash is not None and folder.is_dir() and hash_base(folder) != info.base_hash:
         raise ValueError(
             f"the adapter {adapter} was trained on another base than {base}: name the base whose hash is "
-            f"{info.base_hash}, or train the adapter again"
+            f"{info.base_hash} (generation {info.generation}), or train the adapter again"
         )
 
 

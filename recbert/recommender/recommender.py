@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from recbert.adapters import is_adapted
 from recbert.baselines import ItemLinks, read_links, write_links
-from recbert.checkpoint import INFO_FILE, CheckpointInfo, find_file, read_info, write_folder
-from recbert.checkpoint.saving import RECIPE_FILE, write_checkpoint
+from recbert.checkpoint import INFO_FILE, CheckpointInfo, read_info, write_folder
+from recbert.checkpoint.saving import read_recipe, write_checkpoint
 from recbert.growth import NEIGHBOURS, Start
 from recbert.inputs import Moments
 from recbert.recommender.catalogue import Catalogue
@@ -96,13 +96,12 @@ class Recommender:
 
         Raises:
             FileExistsError: `folder` is no checkpoint and holds other things.
-            ValueError: adapters are loaded.
+            ValueError: as `refuse_adapters`.
         """
-        self._refuse_tenants()
-        recipe = None if self._source is None else find_file(self._source, RECIPE_FILE)
-        text = "" if recipe is None else recipe.read_text(encoding="utf-8")
+        self.refuse_adapters()
+        recipe = read_recipe(self._source)
         with write_folder(folder, marker=INFO_FILE) as draft:
-            write_checkpoint(draft, self.model, self.tokenizer, self.info, recipe=text)
+            write_checkpoint(draft, self.model, self.tokenizer, self.info, recipe=recipe)
             if self.blended is not None:
                 write_links(draft, self.blended.links)
 
@@ -131,13 +130,13 @@ class Recommender:
             ValueError: an item is in the catalogue already or named twice, there are no words to find
                 neighbours by, or the model has an adapter.
         """
-        self._refuse_tenants()
+        self.refuse_adapters()
         known = self.titles if known is None else known
         grown = grow(self.model, self._catalogue, items, start=start, neighbours=neighbours, known=known)
         self._take(grown)
 
-    def _refuse_tenants(self) -> None:
-        """Refuse to grow or save a model that is not the base alone."""
+    def refuse_adapters(self) -> None:
+        """Raise ValueError where the model is no base alone: only that can be changed and saved."""
         if len(self._tenants) or is_adapted(self.model):
             raise ValueError(
                 "the model has an adapter: load its base alone, or merge the adapter into it first"

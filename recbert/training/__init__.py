@@ -2,11 +2,12 @@
 
 from recbert.training.arguments import RecTrainingArguments
 from recbert.training.machines import check_shared_folder
-from recbert.training.provenance import Provenance
+from recbert.training.provenance import Lineage, Provenance
 from recbert.training.resuming import is_complete, last_checkpoint, list_checkpoints
 from recbert.training.trainer import RecTrainer
 
 __all__ = [
+    "Lineage",
     "Provenance",
     "RecTrainer",
     "RecTrainingArguments",

@@ -1,6 +1,7 @@
 """RecTrainer: an objective and full-catalogue evaluation wired into transformers.Trainer."""
 
 import copy
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -287,7 +288,7 @@ class RecTrainer(Trainer):
             base_hash=None if base is None else hash_base(base),
             metrics=validation_figures(self._validation, best, self._validated),
             data_fingerprint=self.provenance.data_fingerprint,
-            own_items=self.provenance.own_items,
+            **dataclasses.asdict(self.provenance.lineage),
         )
         write_checkpoint(
             folder,
