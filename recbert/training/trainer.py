@@ -276,15 +276,12 @@ class RecTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         base = base_folder(model)
         best = self.state.best_global_step if self.args.load_best_model_at_end else None
+        timed = self.objective.input_format.time_encoding is not None
         info = CheckpointInfo(
             input=self.objective.input_format,
             popularity=self.popularity,
             filter_seen=self.filter_seen,
-            protocol=validation_protocol(
-                self.provenance.protocol,
-                self._validated,
-                self.objective.input_format.time_encoding is not None,
-            ),
+            protocol=validation_protocol(self.provenance.protocol, self._validated, timed),
             base_hash=None if base is None else hash_base(base),
             metrics=validation_figures(self._validation, best, self._validated),
             data_fingerprint=self.provenance.data_fingerprint,
