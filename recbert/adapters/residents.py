@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, load_peft_weights, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -47,6 +49,7 @@ class Residents:
         self._adapted: PeftModel | None = None
         self._loaded: dict[str, _Resident] = {}
         self._count = 0
+        self._layers: list[Any] = []
         self._active: str | None = None
         self._covered: list[_Rows] = []
 
@@ -94,7 +97,9 @@ class Residents:
             ) from error
         finally:
             self._adapted.requires_grad_(False).train(False)
-            self._tuner.disable_adapter_layers()
+            kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)
+            self._layers = [layer for layer in self.model.modules() if isinstance(layer, kinds)]
+            self._switch(None)
         self.unload(name)
         self._loaded[name] = resident
 
@@ -126,13 +131,10 @@ class Residents:
         for covered in self._covered:
             self._table(covered.module)[covered.places] = covered.values
         self._covered, self._active = [], name
-        if self._adapted is None:
-            return
         if name is None:
-            self._tuner.disable_adapter_layers()
+            self._switch(None)
             return
-        self._tuner.enable_adapter_layers()
-        self._tuner.set_adapter(self._loaded[name].number, inference_mode=True)
+        self._switch(self._loaded[name].number)
         for rows in self._loaded[name].rows:
             table = self._table(rows.module)
             self._covered.append(rows._replace(values=table[rows.places].clone()))
@@ -144,10 +146,15 @@ class Residents:
             warnings.filterwarnings("ignore", message="Adapter .* was active which is now deleted")
             cast(PeftModel, self._adapted).delete_adapter(resident.number)
 
-    @property
-    def _tuner(self) -> Any:
-        """What peft keeps the adapters of the model in."""
-        return cast(PeftModel, self._adapted).base_model
+    def _switch(self, number: str | None) -> None:
+        """Let the layers use one adapter or none.
+
+        peft's own way visits every adapter of every layer: with fifty of them 30 ms instead of 0.1.
+        """
+        for layer in self._layers:
+            there = number is not None and number in getattr(layer, "_adapters", (number,))
+            layer._active_adapter = [number] if there else []
+            layer._disable_adapters = not there
 
     def _table(self, module: str) -> Tensor:
         """Give the weight of a module of the base, by name."""
