@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 import sys
 from pathlib import Path
@@ -171,6 +172,23 @@ def test_what_does_not_go_together_is_refused_first(
     assert main([command, "--config", str(recipe(world, "gpt2", {"r": 2})), *options, *out]) == 2
     assert expected in capfd.readouterr().err
     assert not (world.folder / "refused").exists()
+
+
+def test_only_what_went_on_is_trained_and_the_protocol_says_so(
+    world: World, capfd: pytest.CaptureFixture[str]
+) -> None:
+    counts = {}
+    for replay in ("0.0", "0.5"):
+        prepared = world.folder / f"active-{replay}"
+        options = ["--data.prepared", str(prepared), "--split.since", "13000", "--split.replay", replay]
+        options += ["--data.events", str(world.folder / "*.csv")]
+        assert main(["prepare", "--config", str(recipe(world, "gpt2", {})), *options]) == 0
+        manifest = json.loads((prepared / "manifest.json").read_text(encoding="utf-8"))
+        counts[replay] = manifest["counts"]["train"]["users"]
+        assert "; trained on histories that go on from 1970-01-01T03:36:40Z" in manifest["protocol"]
+    assert counts == {"0.0": 20, "0.5": 32}  # of twenty later users and twenty-four earlier ones
+    assert main(["prepare", "--config", str(recipe(world, "gpt2", {})), "--split.replay", "0.5"]) == 2
+    assert "split.since is null" in capfd.readouterr().err
 
 
 def test_another_vocabulary_is_refused(world: World, capfd: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ from recbert.events import (
 )
 from recbert.recipe import CohortConfig, DataConfig, SplitConfig, data_sections, load_recipe, recipe_parser
 from recbert.sequences import MANIFEST_FILE, stream_sequences, write_prepared
-from recbert.splits import SplitProtocol, select_users, split_events
+from recbert.splits import SplitProtocol, describe_cut, select_active, select_users, split_events
 from recbert.tokenizer import ItemTokenizer
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ def run(arguments: list[str]) -> int:
                     "from many: check the column names and loosen data.clean"
                 )
         train, valid, test = split_events(events, protocol)
+        train = _only_active(train, events, recipe.split)
         tokenizer = _vocabulary(recipe.data, train)
         streams = stream_sequences(
             train,
@@ -163,14 +164,27 @@ def _protocol(config: SplitConfig) -> SplitProtocol:
     )
 
 
+def _only_active(train: Any, events: Any, config: SplitConfig) -> Any:
+    """Keep the training histories that a recipe wants, all or those that go on after a time."""
+    if config.since is None:
+        if config.replay:
+            raise ValueError(f"split.replay is {config.replay} and split.since is null: name a time with it")
+        return train
+    return select_active(train, events, since=config.since, replay=config.replay, seed=config.seed)
+
+
 def _describe(protocol: SplitProtocol, config: SplitConfig) -> str:
-    """Say in words how the events were divided, and which users took part."""
+    """Say in words how the events were divided, which users took part, and whose histories are trained on."""
+    parts = [protocol.describe()]
+    if config.since is not None:
+        others = f" and {config.replay:.0%} of the others" if config.replay else ""
+        parts.append(f"trained on histories that go on from {describe_cut(config.since)}{others}")
     if config.cohort is None:
-        return protocol.describe()
+        return "; ".join(parts)
     cohort = config.cohort
     share = cohort.fraction if cohort.keep == "first" else 1 - cohort.fraction
     if cohort.by == "random":
         who = f"a random {share:.0%} of users (seed {cohort.seed}, {cohort.keep})"
     else:
         who = f"the {share:.0%} of users who joined {'first' if cohort.keep == 'first' else 'last'}"
-    return f"{protocol.describe()}; only {who}"
+    return "; ".join([*parts, f"only {who}"])

@@ -1,5 +1,6 @@
 """The sections of a recipe that say where data comes from and how it is cut."""
 
+import contextlib
 import dataclasses
 from typing import Literal
 
@@ -88,6 +89,9 @@ class SplitConfig:
         by: `users`: held out by joining time or at random.
         seed: for `random`.
         cohort: users that take part; null for all.
+        since: train on histories that go on from this time only: a share of the events below 1, or a date.
+            What a checkpoint that knows the time before is fine-tuned on; null trains on all.
+        replay: share of the other histories that stays with `since`, against forgetting.
     """
 
     method: Literal["temporal", "leave-one-out", "leave-n-out", "users"] = "temporal"
@@ -99,6 +103,14 @@ class SplitConfig:
     by: Literal["joined", "random"] = "random"
     seed: int = 0
     cohort: CohortConfig | None = None
+    since: float | str | None = None
+    replay: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Read a number that came from a command line as text."""
+        if isinstance(self.since, str):
+            with contextlib.suppress(ValueError):
+                self.since = float(self.since)
 
 
 @dataclasses.dataclass

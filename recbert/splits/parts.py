@@ -1,5 +1,6 @@
 """What every split does with a frame: check it, number each user's events, mark the targets."""
 
+import math
 from typing import Any
 
 import narwhals as nw
@@ -8,6 +9,7 @@ import numpy as np
 from recbert.events import IS_TARGET, REQUIRED_COLUMNS, TIMESTAMP, USER_ID
 from recbert.events.engine import Frame, collect, materialise, rows, single
 from recbert.events.holding import add_places
+from recbert.splits.protocol import is_quantile, parse_cut
 
 #: Place of an event in its user's history, counted from 1, and how many events come after it.
 PLACE, AFTER = "__recbert_place", "__recbert_after"
@@ -39,6 +41,15 @@ def check_complete(frame: Frame) -> dict[str, Any]:
             "clean_events(events, drop_invalid=True), or impute missing times"
         )
     return found
+
+
+def time_of_cut(frame: Frame, cut: float | str, events: int) -> float:
+    """Epoch seconds of a cut that may be a quantile of the times of a frame with so many events."""
+    if not is_quantile(cut):
+        return parse_cut(cut)
+    # The q-quantile is the time of the event that has floor(q * events) events before it. Interpolated
+    # quantiles differ between engines in the last bit, which could move an event across the cut.
+    return nth_smallest(frame, TIMESTAMP, math.floor(float(cut) * events + 1e-9))
 
 
 def nth_smallest(frame: Frame, column: str, place: int) -> float:

@@ -67,7 +67,7 @@ class SplitProtocol:
         """The split in one line, for the protocol printed beside every number."""
         history = f"targets with at least {_count(self.min_history, 'earlier event')}"
         if self.method == "temporal":
-            first, second = (_describe_cut(cut) for cut in self.cuts)
+            first, second = (describe_cut(cut) for cut in self.cuts)
             which = {
                 "last": "each user's last event of the window is the target",
                 "first": "each user's first event of the window is the target",
@@ -119,7 +119,8 @@ def check_least(argument: str, value: object, least: int) -> None:
         raise ValueError(f"{argument} is {value!r}; give a whole number, at least {least}")
 
 
-def _describe_cut(cut: float | str) -> str:
+def describe_cut(cut: float | str) -> str:
+    """A cut in words."""
     if is_quantile(cut):
         return f"the {cut:g} quantile of event times" if isinstance(cut, (int, float)) else cut
     return datetime.fromtimestamp(parse_cut(cut), UTC).isoformat().replace("+00:00", "Z")

@@ -1,7 +1,6 @@
 """`split_events`: one event table into train, validation and test, lazily and on the engine of the table."""
 
 import logging
-import math
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,10 +17,10 @@ from recbert.splits.parts import (
     drop_flags,
     mark_all,
     mark_targets,
-    nth_smallest,
     number_events,
+    time_of_cut,
 )
-from recbert.splits.protocol import Method, SplitProtocol, Target, UserOrder, is_quantile, parse_cut
+from recbert.splits.protocol import Method, SplitProtocol, Target, UserOrder
 from recbert.splits.users import RANK, keep_users, rank_users
 
 logger = logging.getLogger(__name__)
@@ -107,16 +106,8 @@ def _split_at_times(frame: Frame, protocol: SplitProtocol, summary: dict[str, An
 
 def _resolve_cuts(frame: Frame, protocol: SplitProtocol, summary: dict[str, Any]) -> tuple[float, float]:
     """Both cuts in epoch seconds, with events in every part."""
-    # The q-quantile is the time of the event that has floor(q * events) events before it. Interpolated
-    # quantiles differ between engines in the last bit, which could move an event across the cut.
     time = nw.col(TIMESTAMP)
-    times = [
-        nth_smallest(frame, TIMESTAMP, math.floor(float(cut) * summary["events"] + 1e-9))
-        if is_quantile(cut)
-        else parse_cut(cut)
-        for cut in protocol.cuts
-    ]
-    first, second = times
+    first, second = (time_of_cut(frame, cut, summary["events"]) for cut in protocol.cuts)
     sizes = single(
         frame.select(
             (time < first).cast(nw.Int64).sum().alias("train"),

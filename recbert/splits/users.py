@@ -6,9 +6,9 @@ import narwhals as nw
 import numpy as np
 
 from recbert.events import TIMESTAMP, USER_ID
-from recbert.events.engine import Frame
+from recbert.events.engine import Frame, single
 from recbert.events.holding import mark_members, open_events
-from recbert.splits.parts import check_complete
+from recbert.splits.parts import check_complete, time_of_cut
 from recbert.splits.protocol import UserOrder, check_choice, check_least
 
 RANK = "__recbert_rank"
@@ -52,6 +52,39 @@ def select_users(
         raise ValueError(f"fraction is {fraction}: of {users} users that leaves one cohort without any")
     kept = nw.col(RANK) <= first if keep == "first" else nw.col(RANK) > first
     return opened.restore(keep_users(frame, rank_users(frame, by, seed).filter(kept)))
+
+
+def select_active(train: Any, events: Any, *, since: float | str, replay: float = 0.0, seed: int = 0) -> Any:
+    """The events of users who went on after a time, and those of some others, as the same kind of frame.
+
+    What a model that knows the time before is fine-tuned on: histories that hold something new, whole, so
+    that the new is seen in its context, and others against forgetting.
+
+    Args:
+        train: Events to choose from, such as the training part of a split.
+        events: All events, of which `since` may be a quantile.
+        since: A user is active with an event of `train` from then on: a share of the events below 1, or a
+            time, as for the cuts of `split_events`.
+        replay: Share of the other users that stays too, drawn at random; from 0 to 1.
+        seed: Of the draw, at least 0.
+
+    Raises:
+        ValueError: An argument is out of its range, or nobody is active.
+    """
+    check_least("seed", seed, 0)
+    if not 0 <= replay <= 1:
+        raise ValueError(f"replay is {replay!r}; give a share from 0 to 1")
+    everything = open_events(events).frame
+    start = time_of_cut(everything, since, check_complete(everything)["events"])
+    opened = open_events(train)
+    frame = opened.frame
+    last = frame.group_by(USER_ID).agg(nw.col(TIMESTAMP).max())  # one row a user
+    active, others = last.filter(nw.col(TIMESTAMP) >= start), last.filter(nw.col(TIMESTAMP) < start)
+    if not single(active.select(nw.len().alias("n")))["n"]:
+        raise ValueError(f"since is {since!r}: no training event is as late; choose an earlier time")
+    number = round(replay * single(others.select(nw.len().alias("n")))["n"])
+    replayed = rank_users(others, "random", seed).filter(nw.col(RANK) <= number)
+    return opened.restore(keep_users(frame, nw.concat([active.select(USER_ID), replayed.select(USER_ID)])))
 
 
 def rank_users(frame: Frame, by: UserOrder, seed: int) -> Frame:
