@@ -8,12 +8,13 @@ from transformers import PreTrainedModel, set_seed
 
 from recbert.adapters import add_lora, parameter_counts
 from recbert.checkpoint import CheckpointInfo, find_file, read_info
+from recbert.commands.backbone import write_base
 from recbert.commands.losses import check_loss
 from recbert.commands.session import objective_of, read_training_data, train
 from recbert.growth import NEIGHBOURS, grow_tables
 from recbert.hub import fetch
 from recbert.models import untie_items
-from recbert.recipe import AdapterConfig, ObjectiveConfig, Recipe, load_recipe, recipe_parser
+from recbert.recipe import AdapterConfig, ModelConfig, ObjectiveConfig, Recipe, load_recipe, recipe_parser
 from recbert.recommender import item_words, load_weights, nearest_items
 from recbert.sharding import item_mesh, load_sharded
 from recbert.tokenizer import ItemTokenizer
@@ -35,6 +36,9 @@ def run(arguments: list[str]) -> int:
     check_loss(recipe)
     data, tokenizer, manifest = read_training_data(recipe)
     set_seed(recipe.training.seed)  # of the adapter's first weights; the Trainer seeds what follows
+    if recipe.model.backbone is not None:
+        base = write_base(recipe, tokenizer, data, manifest)
+        recipe.model = ModelConfig(base=base)
     model, lineage = adapted_model(recipe, tokenizer)
     counts = parameter_counts(model)
     logger.info(

@@ -23,8 +23,12 @@ def run(arguments: list[str]) -> int:
         The exit code.
     """
     recipe, _ = load_recipe(recipe_parser("pretrain"), arguments)
-    if recipe.model.base is not None or recipe.adapter is not None:
-        raise ValueError("the recipe has model.base or adapter: run `recbert finetune` with it")
+    if recipe.model.base is not None or recipe.model.backbone is not None or recipe.adapter is not None:
+        raise ValueError(
+            "the recipe has model.base, model.backbone or adapter: run `recbert finetune` with it"
+        )
+    if recipe.model.item_vectors not in (None, "cooccurrence"):
+        raise ValueError(f"model.item_vectors is {recipe.model.item_vectors!r}, which needs a model.backbone")
     check_loss(recipe)
     data, tokenizer, manifest = read_training_data(recipe)
     set_seed(recipe.training.seed)  # of the first weights; the Trainer seeds what follows

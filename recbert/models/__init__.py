@@ -1,5 +1,6 @@
 """Models: a family's name, sizes and an item vocabulary become a stock transformers model."""
 
+from recbert.models.backbone import build_from_backbone
 from recbert.models.build import build_model, check_fits
 from recbert.models.cut import last_only
 from recbert.models.families import default_lora_targets, supported_families
@@ -15,6 +16,7 @@ from recbert.models.head import (
 from recbert.models.initial import start_items
 
 __all__ = [
+    "build_from_backbone",
     "build_model",
     "check_fits",
     "default_lora_targets",

@@ -215,7 +215,7 @@ def _build_config(
         values |= {"cls_token_id": tokenizer.bos_token_id, "sep_token_id": tokenizer.eos_token_id}
     if objective == "masked-item":
         values["mask_token_id"] = tokenizer.mask_token_id
-    elif hasattr(default, "is_decoder") and _may_look_both_ways(family):
+    elif hasattr(default, "is_decoder") and may_look_both_ways(family):
         values["is_decoder"] = True
     if family not in FAMILIES:
         # Uniform names that this family does not know would only decorate its configuration.
@@ -225,7 +225,7 @@ def _build_config(
     return AutoConfig.for_model(family, **values)
 
 
-def _may_look_both_ways(family: str) -> bool:
+def may_look_both_ways(family: str) -> bool:
     """Whether a family of the causal mapping is an encoder unless its configuration says decoder."""
     return family in MODEL_FOR_MASKED_LM_MAPPING_NAMES or family not in FAMILIES
 

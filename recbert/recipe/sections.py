@@ -15,6 +15,9 @@ class ModelConfig:
 
     Attributes:
         base: checkpoint to fine-tune; null builds a new model.
+        backbone: language model to fine-tune, by folder or Hub id: its blocks stay, items take the place of
+            its words, and all of their rows train. Sizes are its own.
+        gguf_file: name of the file that holds its weights, for a backbone in GGUF.
         family: transformers' name of the architecture, or `lstm` or `gru`.
         hidden_size: width.
         num_hidden_layers: depth.
@@ -27,12 +30,15 @@ class ModelConfig:
             `neighbours` that have most words of `data.items` in common.
         mimetic: start every attention layer as an average of what it attends to; better on small catalogues.
         item_vectors: begin with items placed by their `cooccurrence` in the training part; trains faster
-            and further. null draws their vectors.
+            and further. For a backbone also where their titles in `data.items` are: at the mean of the words
+            (`title-tokens`) or of what the backbone makes of them (`title-states`). null draws their vectors.
         shard_items: split the item table by rows over the processes, and with a `sampled` loss update only
             the rows that a batch touches; for a million items and more, in one process too.
     """
 
     base: str | None = None
+    backbone: str | None = None
+    gguf_file: str | None = None
     family: str = "gpt2"
     hidden_size: int = 64
     num_hidden_layers: int = 2
@@ -42,7 +48,7 @@ class ModelConfig:
     tie_items: bool = True
     new_rows: Start = "mean"
     mimetic: bool = False
-    item_vectors: Literal["cooccurrence"] | None = None
+    item_vectors: Literal["cooccurrence", "title-tokens", "title-states"] | None = None
     shard_items: bool = False
 
 
