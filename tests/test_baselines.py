@@ -12,6 +12,7 @@ from recbert.baselines import (
     RecentPopularity,
     SequentialRules,
     cooccurrence_vectors,
+    tell_apart,
 )
 from recbert.tokenizer import FIRST_ITEM_ID, UNK_ID
 
@@ -206,6 +207,18 @@ def test_cooccurrence_vectors_leave_lonely_items_and_spare_columns_zero() -> Non
     for vectors in (first, second):
         assert vectors.shape == (5, 8) and not vectors[4].any() and not vectors[:, 5:].any()
     assert first[0] @ second[1] > 1 > abs(first[0] @ second[0])
+
+
+def test_told_apart_items_repel_themselves_and_leave_the_rest_alone() -> None:
+    plain = cooccurrence_vectors(train_part([[item % 40, (item + 1) % 40] for item in range(400)]), 40, 8)
+    torch.manual_seed(3)
+    first, second = tell_apart(plain, 200)
+    assert first.shape == second.shape == (40, 200)
+    assert torch.equal(first[:, :8], plain.first) and torch.equal(second[:, :8], plain.second)
+    change = first @ second.T - plain.first @ plain.second.T
+    own, others = change.diagonal(), change[~torch.eye(40, dtype=torch.bool)]
+    assert own.max() < others.min()
+    assert others.mean().abs() < 0.05 * own.mean().abs()
 
 
 def test_cooccurrence_vectors_leave_the_generator_alone() -> None:

@@ -5,7 +5,7 @@ formula.
 """
 
 from recbert.baselines.item_knn import ItemKNN
-from recbert.baselines.item_vectors import cooccurrence_vectors
+from recbert.baselines.item_vectors import ItemVectors, cooccurrence_vectors, tell_apart
 from recbert.baselines.links import ItemLinks, limit_links, spread_links
 from recbert.baselines.markov import Markov
 from recbert.baselines.popularity import Popularity, RecentPopularity
@@ -15,6 +15,7 @@ from recbert.baselines.storage import read_links, write_links
 __all__ = [
     "ItemKNN",
     "ItemLinks",
+    "ItemVectors",
     "Markov",
     "Popularity",
     "RecentPopularity",
@@ -24,5 +25,6 @@ __all__ = [
     "limit_links",
     "read_links",
     "spread_links",
+    "tell_apart",
     "write_links",
 ]

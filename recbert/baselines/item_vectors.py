@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SMOOTHING = 0.75
+_REPELLED = 1.5
 _OVERSAMPLED, _ITERATIONS = 16, 6
 """Of the randomised decomposition: enough for vectors that no longer depend on the draws."""
 
@@ -68,6 +69,25 @@ def cooccurrence_vectors(train: Dataset, num_items: int, size: int, *, window: i
     first, second = ((side * values.sqrt())[:, :rank] for side in (left, right))
     spare = (0, size - rank)
     return ItemVectors(pad(first, spare), pad(second, spare))
+
+
+def tell_apart(vectors: ItemVectors, size: int) -> ItemVectors:
+    """Add a code of its own to each item, which repels it from itself.
+
+    The codes are drawn anew at each call, from a normal distribution with the spread of the vectors; they
+    stand in the columns behind and have the opposite sign in the second set, one and a half times as large.
+    So the product of an item's two vectors is low however well it goes with what is like it, which is what a
+    list without seen items needs and no decomposition of few columns can say.
+
+    Args:
+        vectors: (V, D) each.
+        size: length of a vector with its code, above D.
+    """
+    items, width = vectors.first.shape
+    codes = torch.randn(items, size - width) * vectors.first.std()
+    return ItemVectors(
+        torch.cat([vectors.first, codes], dim=1), torch.cat([vectors.second, -_REPELLED * codes], dim=1)
+    )
 
 
 def _positive_information(links: ItemLinks) -> Tensor:

@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, set_seed
 
-from recbert.baselines import cooccurrence_vectors
+from recbert.baselines import ItemVectors, cooccurrence_vectors, tell_apart
 from recbert.commands.losses import check_loss
 from recbert.commands.session import objective_of, read_training_data, train
 from recbert.models import build_model, start_items
@@ -69,8 +69,16 @@ def new_model(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> PreTraine
         mimetic=size.mimetic,
     )
     if size.item_vectors is not None:
-        start_items(model, *cooccurrence_vectors(train, tokenizer.num_items, size.hidden_size))
+        start_items(model, *_place_items(recipe, train, tokenizer.num_items))
     if size.shard_items:
         mesh = item_mesh(recipe.training.device)
         shard_items(model, len(tokenizer), mesh, seed=recipe.training.seed)
     return model
+
+
+def _place_items(recipe: Recipe, train: Any, num_items: int) -> ItemVectors:
+    """Give the vectors where items begin; two tables that hold seen items down tell each from itself."""
+    width = recipe.model.hidden_size
+    if recipe.objective.seen_margin is None or recipe.model.tie_items:
+        return cooccurrence_vectors(train, num_items, width)
+    return tell_apart(cooccurrence_vectors(train, num_items, width // 2), width)
