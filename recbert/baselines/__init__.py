@@ -5,7 +5,7 @@ formula.
 """
 
 from recbert.baselines.item_knn import ItemKNN
-from recbert.baselines.item_vectors import ItemVectors, cooccurrence_vectors, tell_apart
+from recbert.baselines.item_vectors import cooccurrence_vectors, tell_apart
 from recbert.baselines.links import ItemLinks, limit_links, spread_links
 from recbert.baselines.markov import Markov
 from recbert.baselines.popularity import Popularity, RecentPopularity
@@ -15,7 +15,6 @@ from recbert.baselines.storage import read_links, write_links
 __all__ = [
     "ItemKNN",
     "ItemLinks",
-    "ItemVectors",
     "Markov",
     "Popularity",
     "RecentPopularity",

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SMOOTHING = 0.75
-_REPELLED = 1.5
 _OVERSAMPLED, _ITERATIONS = 16, 6
 """Of the randomised decomposition: enough for vectors that no longer depend on the draws."""
 
@@ -71,23 +70,20 @@ def cooccurrence_vectors(train: Dataset, num_items: int, size: int, *, window: i
     return ItemVectors(pad(first, spare), pad(second, spare))
 
 
-def tell_apart(vectors: ItemVectors, size: int) -> ItemVectors:
-    """Add a code of its own to each item, which repels it from itself.
+def tell_apart(vectors: Tensor, size: int) -> Tensor:
+    """Add a code of its own to each item, by which a model can tell it from what is like it.
 
-    The codes are drawn anew at each call, from a normal distribution with the spread of the vectors; they
-    stand in the columns behind and have the opposite sign in the second set, one and a half times as large.
-    So the product of an item's two vectors is low however well it goes with what is like it, which is what a
-    list without seen items needs and no decomposition of few columns can say.
+    The codes are drawn anew at each call, from a normal distribution with the spread of the vectors.
 
     Args:
-        vectors: (V, D) each.
+        vectors: (V, D).
         size: length of a vector with its code, above D.
+
+    Returns:
+        (V, size), the codes in the columns behind.
     """
-    items, width = vectors.first.shape
-    codes = torch.randn(items, size - width) * vectors.first.std()
-    return ItemVectors(
-        torch.cat([vectors.first, codes], dim=1), torch.cat([vectors.second, -_REPELLED * codes], dim=1)
-    )
+    codes = torch.randn(len(vectors), size - vectors.shape[1]) * vectors.std()
+    return torch.cat([vectors, codes], dim=1)
 
 
 def _positive_information(links: ItemLinks) -> Tensor:

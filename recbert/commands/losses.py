@@ -90,8 +90,13 @@ def _conflicts_with_the_rest(recipe: Recipe) -> list[tuple[bool, str]]:
     has_margin, margin = config.seen_margin is not None, f"objective.seen_margin is {config.seen_margin}"
     return [
         (
-            sharded and not recipe.model.tie_items,
-            "model.tie_items is false and model.shard_items is true: only one shared table can be split, "
+            sharded and recipe.model.tie_items is not True,
+            f"model.tie_items is {recipe.model.tie_items} and model.shard_items is true: only one shared "
+            "table can be split, drop one of them",
+        ),
+        (
+            recipe.model.tie_items == "mirrored" and bool(recipe.training.fsdp),
+            "model.tie_items is 'mirrored' and training.fsdp is set: gradients of whole tables are needed, "
             "drop one of them",
         ),
         (

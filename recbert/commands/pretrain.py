@@ -4,13 +4,13 @@ from typing import Any
 
 from transformers import PreTrainedModel, set_seed
 
-from recbert.baselines import ItemVectors, cooccurrence_vectors, tell_apart
+from recbert.baselines import cooccurrence_vectors, tell_apart
 from recbert.commands.losses import check_loss
 from recbert.commands.session import objective_of, read_training_data, train
-from recbert.models import build_model, start_items
+from recbert.models import build_model, item_table, mirror_items, start_items
 from recbert.recipe import Recipe, load_recipe, recipe_parser
 from recbert.sharding import item_mesh, shard_items
-from recbert.tokenizer import ItemTokenizer
+from recbert.tokenizer import FIRST_ITEM_ID, ItemTokenizer
 
 
 def run(arguments: list[str]) -> int:
@@ -69,16 +69,20 @@ def new_model(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> PreTraine
         mimetic=size.mimetic,
     )
     if size.item_vectors is not None:
-        start_items(model, *_place_items(recipe, train, tokenizer.num_items))
+        _place_items(model, recipe, train)
     if size.shard_items:
         mesh = item_mesh(recipe.training.device)
         shard_items(model, len(tokenizer), mesh, seed=recipe.training.seed)
     return model
 
 
-def _place_items(recipe: Recipe, train: Any, num_items: int) -> ItemVectors:
-    """Give the vectors where items begin; two tables that hold seen items down tell each from itself."""
-    width = recipe.model.hidden_size
-    if recipe.objective.seen_margin is None or recipe.model.tie_items:
-        return cooccurrence_vectors(train, num_items, width)
-    return tell_apart(cooccurrence_vectors(train, num_items, width // 2), width)
+def _place_items(model: PreTrainedModel, recipe: Recipe, train: Any) -> None:
+    """Let items begin where they co-occur, mirrored ones in the half of the width that both tables share."""
+    size = recipe.model
+    num_items = len(item_table(model)[0]) - FIRST_ITEM_ID
+    if size.tie_items != "mirrored":
+        start_items(model, *cooccurrence_vectors(train, num_items, size.hidden_size))
+        return
+    first = tell_apart(cooccurrence_vectors(train, num_items, size.hidden_size // 2).first, size.hidden_size)
+    start_items(model, first, first)
+    mirror_items(model)

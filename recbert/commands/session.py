@@ -17,6 +17,7 @@ from recbert.sequences import read_prepared, stream_prepared
 from recbert.tokenizer import ItemTokenizer
 from recbert.training import (
     Lineage,
+    MirroredTables,
     Provenance,
     RecTrainer,
     check_shared_folder,
@@ -139,6 +140,7 @@ def train(
         data=data,
         provenance=provenance,
         filter_seen=recipe.evaluation.filter_seen,
+        callbacks=[MirroredTables(model)] if recipe.model.tie_items == "mirrored" else [],
     )
     if resume is None and recipe.training.should_save:
         _remove(list_checkpoints(folder), "of an earlier run")

@@ -19,8 +19,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from recbert.models.build import may_look_both_ways, model_positions
+from recbert.models.build import may_look_both_ways
 from recbert.models.families import FAMILIES, OTHER, find_family
+from recbert.models.fits import model_positions
 from recbert.models.head import item_table
 from recbert.models.times import check_time_encoding, takes_types
 from recbert.tokenizer import BOS_ID, EOS_ID, FIRST_ITEM_ID, MASK_ID, PAD_ID, UNK_ID

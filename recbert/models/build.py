@@ -16,10 +16,12 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from recbert.models.families import FAMILIES, OTHER, Family, find_family
+from recbert.models.families import FAMILIES, Family, find_family
+from recbert.models.fits import model_positions, unused_positions
 from recbert.models.head import item_head
 from recbert.models.initial import start_mimetic
 from recbert.models.probe import probe_model
+from recbert.models.ties import TieItems, mirror_items
 from recbert.models.times import axes_settings, check_time_encoding, takes_types
 from recbert.recurrent import CELLS, RecurrentConfig, RecurrentForCausalLM
 from recbert.tokenizer.times import NUM_TOKEN_TYPES
@@ -65,7 +67,7 @@ def build_model(
     intermediate_size: int | None = None,
     dropout: float = 0.1,
     max_length: int = 200,
-    tie_items: bool = True,
+    tie_items: TieItems = True,
     time_encoding: TimeEncoding | None = None,
     mimetic: bool = False,
 ) -> PreTrainedModel:
@@ -83,7 +85,8 @@ def build_model(
         dropout: given to every dropout the family has; what it cannot reach is logged.
         max_length: positions the model must hold, an appended [MASK] included.
         tie_items: whether items as input and items as candidates share one table. Two tables nearly double
-            the model and lose the help that each gives the other, so try them where items are frequent.
+            the model and lose the help that each gives the other. `mirrored`: two mirror images, which
+            `recbert.training.MirroredTables` keeps so; see `mirror_items`.
         time_encoding: that of the objective; the family has to take token types or rotary positions then.
         mimetic: start every attention layer as an average of the vectors it attends to; see
             `recbert.models.initial`.
@@ -100,7 +103,7 @@ def build_model(
         intermediate_size,
         dropout,
         max_length,
-        tie_items,
+        tie_items is True,
     )
     row = find_family(family, objective)
     check_time_encoding(family, time_encoding)
@@ -108,11 +111,23 @@ def build_model(
         able = [name for name, other in FAMILIES.items() if other.attention_values]
         raise ValueError(f"mimetic: family={family!r} has no such start; choose one of {', '.join(able)}.")
     if family in CELLS:
-        return _build_recurrent(family, tokenizer, sizes)
+        model = _build_recurrent(family, tokenizer, sizes)
+    else:
+        model = _build_stock(family, row, tokenizer, sizes, objective, takes_types(time_encoding))
+    if mimetic:
+        start_mimetic(model)
+    if tie_items == "mirrored":
+        mirror_items(model)
+    return model
+
+
+def _build_stock(
+    family: str, row: Family, tokenizer: ItemTokenizer, sizes: _Sizes, objective: str, with_types: bool
+) -> PreTrainedModel:
     auto_class: Any = AutoModelForMaskedLM if objective == "masked-item" else AutoModelForCausalLM
     try:
         config = _build_config(family, row, tokenizer, sizes, objective)
-        if row.token_types == "own table" and takes_types(time_encoding):
+        if row.token_types == "own table" and with_types:
             config.type_vocab_size = NUM_TOKEN_TYPES
         model = cast(PreTrainedModel, auto_class.from_config(config))
     except ValueError:
@@ -124,59 +139,8 @@ def build_model(
     _check_table(model, family, sizes)
     if family not in FAMILIES:
         probe_model(model, family, objective, sizes.max_length)
-    if mimetic:
-        start_mimetic(model)
-    _say_dropout(family, row, model.config, sizes.dropout)
+    _say_dropout(family, row, config, sizes.dropout)
     return model
-
-
-def check_fits(
-    model: nn.Module,
-    tokenizer: ItemTokenizer,
-    max_length: int,
-    time_encoding: TimeEncoding | None = None,
-) -> None:
-    """Checks that a model has a row for every token of `tokenizer`, `max_length` positions and room for time.
-
-    Raises:
-        ValueError: the vocabulary or `max_length` is larger than the model's, or it does not take the time
-            encoding.
-    """
-    config = cast(PreTrainedConfig, model.config)
-    rows = cast(nn.Embedding, cast(PreTrainedModel, model).get_input_embeddings()).weight.shape[0]
-    if len(tokenizer) > rows:
-        raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model only {rows} rows: use the tokenizer saved "
-            "with this model, or train a model on the larger vocabulary."
-        )
-    positions = model_positions(config)
-    if positions is not None and max_length > positions:
-        raise ValueError(
-            f"max_length={max_length}: the model holds at most {positions} positions; lower max_length or "
-            "build a model with more."
-        )
-    check_time_encoding(config.model_type, time_encoding)
-    row = FAMILIES.get(config.model_type, OTHER)
-    if row.token_types == "own table" and takes_types(time_encoding):
-        types = config.type_vocab_size
-        if types < NUM_TOKEN_TYPES:
-            raise ValueError(
-                f"time_encoding={time_encoding!r}: the model has {types} token types and {NUM_TOKEN_TYPES} "
-                "are needed; build it with build_model(..., time_encoding=...)"
-            )
-
-
-def model_positions(config: PreTrainedConfig) -> int | None:
-    """The longest input a model of this configuration takes; None where the family sets no bound."""
-    row = FAMILIES.get(config.model_type, OTHER)
-    positions = getattr(config, row.positions[0], None) if row.positions else None
-    if positions is None:
-        return None
-    return int(positions) - _unused_positions(row, config.pad_token_id)
-
-
-def _unused_positions(row: Family, pad_token_id: Any) -> int:
-    return int(pad_token_id or 0) + 1 if row.unused_positions == "pad" else row.unused_positions
 
 
 def _build_recurrent(cell: str, tokenizer: ItemTokenizer, sizes: _Sizes) -> PreTrainedModel:
@@ -237,7 +201,7 @@ def _size_values(family: str, row: Family, sizes: _Sizes, pad_token_id: int) -> 
     values: dict[str, object] = dict.fromkeys(row.hidden, width)
     values[row.layers] = sizes.num_hidden_layers
     values |= dict.fromkeys(row.heads, heads) | dict.fromkeys(row.head_size, width // heads)
-    positions = sizes.max_length + _unused_positions(row, pad_token_id)
+    positions = sizes.max_length + unused_positions(row, pad_token_id)
     values |= dict.fromkeys(row.positions, positions) | dict.fromkeys(row.dropout, sizes.dropout)
     if not row.feed_forward:
         if sizes.intermediate_size not in (None, 4 * width):

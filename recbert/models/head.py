@@ -13,7 +13,6 @@ from typing import cast
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 
 def item_head(model: nn.Module) -> nn.Linear:
@@ -45,20 +44,6 @@ def item_table(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
     if bias is None:  # peft hides it behind rows that train
         bias = getattr(getattr(head, "original_module", None), "bias", None)
     return head.weight, cast("torch.Tensor | None", bias)
-
-
-def untie_items(model: PreTrainedModel) -> None:
-    """Give a model with one item table a second one for the candidates, a copy, in place.
-
-    Training then moves the two apart, from where one table has learnt all that it can.
-
-    Args:
-        model: a stock model; one with two tables already stays as it is.
-    """
-    head, entered = item_head(model), cast(nn.Embedding, model.get_input_embeddings())
-    if head.weight is entered.weight:
-        head.weight = nn.Parameter(entered.weight.detach().clone())
-        model.config.tie_word_embeddings = False
 
 
 def spare_biases(model: nn.Module) -> list[nn.Parameter]:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from recbert.growth import Start
 from recbert.inputs import Augmentation, RequestTime
+from recbert.models import TieItems
 from recbert.recipe.data import DataConfig, SequencesConfig, SplitConfig
 from recbert.training import RecTrainingArguments
 
@@ -25,7 +26,8 @@ class ModelConfig:
         intermediate_size: width of the feed-forward layer; null for four times `hidden_size`.
         dropout: probability, wherever the family has dropout.
         tie_items: whether items as input and items as candidates share one table; false gives a `base` with
-            one table a second one, a copy.
+            one table a second one, a copy. `mirrored`: two tables, equal in the first half of the width and
+            opposite in the second, where an item is unlike itself; for lists that keep seen items.
         new_rows: where the rows of items that the `base` lacks begin: at the `mean` of its items, or of the
             `neighbours` that have most words of `data.items` in common.
         mimetic: start every attention layer as an average of what it attends to; better on small catalogues.
@@ -45,7 +47,7 @@ class ModelConfig:
     num_attention_heads: int = 2
     intermediate_size: int | None = None
     dropout: float = 0.1
-    tie_items: bool = True
+    tie_items: TieItems = True
     new_rows: Start = "mean"
     mimetic: bool = False
     item_vectors: Literal["cooccurrence", "title-tokens", "title-states"] | None = None
