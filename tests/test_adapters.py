@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 from recbert.adapters import (
     adapter_base,
     add_lora,
-    base_folder,
+    base_name,
     load_adapter,
     merge_adapter,
     parameter_counts,
@@ -152,16 +152,16 @@ def test_files_are_a_standard_peft_adapter(gpt2, tmp_path):
 
 
 def test_adapter_knows_its_base(gpt2, tmp_path):
-    assert base_folder(gpt2) is None
+    assert base_name(gpt2) is None
     adapted = add_lora(gpt2)
-    assert base_folder(adapted) == tmp_path / "base"
+    assert base_name(adapted) == str(tmp_path / "base")
     save_adapter(adapted, tmp_path / "adapter")
     assert adapter_base(tmp_path / "adapter") == str(tmp_path / "base")
 
 
 def test_adapter_of_a_base_without_a_name(tokenizer, tmp_path):
     adapted = add_lora(build_model("gpt2", tokenizer, hidden_size=16))
-    assert base_folder(adapted) is None
+    assert base_name(adapted) is None
     save_adapter(adapted, tmp_path / "adapter")
     with pytest.raises(ValueError, match="does not name its base"):
         adapter_base(tmp_path / "adapter")

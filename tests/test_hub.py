@@ -41,6 +41,44 @@ print(json.dumps({
 }))
 """
 
+ADAPTER = """
+import json, sys
+import torch
+from peft import AutoPeftModel
+from recbert.adapters import add_lora, save_adapter
+from recbert.checkpoint import CheckpointInfo, base_hash, read_info, write_info
+from recbert.growth import grow_tables
+from recbert.hub import push_to_hub
+from recbert.recommender import Recommender, load_weights
+from recbert.tokenizer import ItemTokenizer
+
+base, folder = sys.argv[1:]
+push_to_hub(base, "tester/base")
+info = read_info("tester/base")
+model = load_weights("tester/base", info)
+grow_tables(model, 1)
+adapted = add_lora(model, r=2, new_rows=1)
+for parameter in adapted.parameters():
+    if parameter.requires_grad:
+        torch.nn.init.normal_(parameter)
+save_adapter(adapted, folder)
+ItemTokenizer.from_pretrained("tester/base").with_items(["new"]).save_pretrained(folder)
+own = {"own_items": 1, "base_hash": base_hash("tester/base"), "blend": None}
+own["popularity"] = [*info.popularity, 1]
+write_info(folder, CheckpointInfo(**{**vars(info), **own}))
+open(folder + "/README.md", "w").write("an adapter")
+push_to_hub(folder, "tester/adapter")
+alone = Recommender.from_pretrained("tester/adapter").recommend(["tea", "new"], 9)
+beside = Recommender.from_pretrained("tester/base")
+beside.load_adapter("a", "tester/adapter")
+answer = beside.recommend(["tea", "new"], 9, adapter="a")
+print(json.dumps({
+    "items": sorted(item for item, _ in alone),
+    "same": [item for item, _ in answer] == [item for item, _ in alone],
+    "rows": len(AutoPeftModel.from_pretrained("tester/adapter").get_base_model().get_input_embeddings().weight),
+}))
+"""
+
 FAILURES = """
 import sys
 from recbert.hub import fetch, push_to_hub
@@ -122,6 +160,17 @@ def test_push_then_load_by_id(checkpoint: Path, tmp_path: Path) -> None:
         "max_length": 16,
         "fetched": sorted(published),
     }
+
+
+def test_an_adapter_with_items_of_its_own_goes_to_the_hub_and_back(checkpoint: Path, tmp_path: Path) -> None:
+    with serve_hub() as server:
+        answer = json.loads(
+            run(ADAPTER, server, tmp_path / "home", str(checkpoint), str(tmp_path / "adapter"))
+        )
+        published = set(server.files("tester/adapter"))
+    assert answer == {"items": ["cup", "jam", "pan", "pot"], "same": True, "rows": 69 + 6}
+    assert {"adapter_model.safetensors", "adapter_config.json", "recbert.json", "tokenizer.json"} <= published
+    assert not any("model.safetensors" == name for name in published)
 
 
 def test_the_hubs_refusals_become_one_clear_message(checkpoint: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from recbert.adapters.lora import add_lora
 from recbert.adapters.residents import Residents
 from recbert.adapters.saved import (
     adapter_base,
-    base_folder,
     base_name,
     is_adapted,
     load_adapter,
@@ -20,7 +19,6 @@ __all__ = [
     "Residents",
     "adapter_base",
     "add_lora",
-    "base_folder",
     "base_name",
     "is_adapted",
     "load_adapter",

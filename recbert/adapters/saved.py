@@ -82,12 +82,6 @@ def base_name(model: nn.Module) -> str | None:
     return model.peft_config[model.active_adapter].base_model_name_or_path or None
 
 
-def base_folder(model: nn.Module) -> Path | None:
-    """The folder the base of an adapted model was loaded from; None without an adapter or a local folder."""
-    name = base_name(model)
-    return Path(name) if name and Path(name).is_dir() else None
-
-
 def parameter_counts(model: nn.Module) -> dict[str, int]:
     """The size of a model in numbers.
 

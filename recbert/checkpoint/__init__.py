@@ -1,6 +1,7 @@
 """A checkpoint folder: `recbert.json`, the model card, atomic writing and hashes."""
 
-from recbert.checkpoint.folder import hash_base, hash_file, write_file, write_folder, write_text
+from recbert.checkpoint.bases import base_hash, hash_base
+from recbert.checkpoint.folder import hash_file, write_file, write_folder, write_text
 from recbert.checkpoint.info import (
     INFO_FILE,
     POPULARITY_FILE,
@@ -26,6 +27,7 @@ __all__ = [
     "InputFormat",
     "ObjectiveName",
     "TimeEncoding",
+    "base_hash",
     "find_file",
     "hash_base",
     "hash_file",

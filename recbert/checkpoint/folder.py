@@ -7,8 +7,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from recbert.tokenizer import INDEX_FILE
-
 _BLOCK = 1 << 20
 
 
@@ -108,24 +106,3 @@ def hash_file(path: str | Path) -> str:
         while block := stream.read(_BLOCK):
             digest.update(block)
     return f"sha256:{digest.hexdigest()}"
-
-
-def hash_base(folder: str | Path) -> str:
-    """Give the hash by which an adapter recognises its base: weights and vocabulary together.
-
-    Args:
-        folder: a checkpoint folder with its safetensors and `tokenizer.json`.
-
-    Raises:
-        FileNotFoundError: the folder has no weights or no tokenizer.
-    """
-    folder = Path(folder)
-    weights = sorted(folder.glob("model*.safetensors"))
-    vocabulary = [path for name in (INDEX_FILE, "tokenizer.json") if (path := folder / name).exists()][:1]
-    if not weights or not vocabulary:
-        raise FileNotFoundError(
-            f"{folder} is not a checkpoint: it needs model.safetensors and tokenizer.json"
-        )
-    files = [*weights, *vocabulary]
-    joined = " ".join(hash_file(file) for file in files)
-    return f"sha256:{hashlib.sha256(joined.encode()).hexdigest()}"

@@ -51,11 +51,10 @@ def check_base(adapter: str | Path, base: str | Path, info: CheckpointInfo) -> N
         ValueError: it is another one.
     """
     try:
-        files = [find_file(base, name) for name in ("tokenizer.json", "model.safetensors")]
+        found = hash_base(base)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"the base of {adapter} is gone, name it as base: {error}") from error
-    folder = files[0].parent if files[0] is not None and files[1] is not None else Path(base)
-    if info.base_hash is not None and folder.is_dir() and hash_base(folder) != info.base_hash:
+    if info.base_hash is not None and found != info.base_hash:
         raise ValueError(
             f"the adapter {adapter} was trained on another base than {base}: name the base whose hash is "
             f"{info.base_hash} (generation {info.generation}), or train the adapter again"

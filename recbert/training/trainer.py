@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy
 
-from recbert.adapters import base_folder, base_name
+from recbert.adapters import base_name
 from recbert.backends import TorchScorer
-from recbert.checkpoint import INFO_FILE, CheckpointInfo, hash_base, write_folder
+from recbert.checkpoint import INFO_FILE, CheckpointInfo, base_hash, write_folder
 from recbert.checkpoint.saving import write_checkpoint
 from recbert.evaluation import (
     Ranking,
@@ -274,7 +274,7 @@ class RecTrainer(Trainer):
     def _write_checkpoint(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         """Write weights (None: the model's), vocabulary, `recbert.json`, recipe and card into a folder."""
         model = self.accelerator.unwrap_model(self.model)
-        base = base_folder(model)
+        base = base_name(model)
         best = self.state.best_global_step if self.args.load_best_model_at_end else None
         timed = self.objective.input_format.time_encoding is not None
         info = CheckpointInfo(
@@ -282,7 +282,7 @@ class RecTrainer(Trainer):
             popularity=self.popularity,
             filter_seen=self.filter_seen,
             protocol=validation_protocol(self.provenance.protocol, self._validated, timed),
-            base_hash=None if base is None else hash_base(base),
+            base_hash=base_hash(base),
             metrics=validation_figures(self._validation, best, self._validated),
             data_fingerprint=self.provenance.data_fingerprint,
             **dataclasses.asdict(self.provenance.lineage),
@@ -293,6 +293,6 @@ class RecTrainer(Trainer):
             self.objective.tokenizer,
             info,
             recipe=self.provenance.recipe,
-            base=base_name(model),
+            base=base,
             weights=weights,
         )
