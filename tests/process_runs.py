@@ -135,7 +135,7 @@ def dying_run(folder: Path) -> int:
 
     class Dying(RecTrainer):
         def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, callbacks=[StopAt(5, kill=True)], **options)
+            super().__init__(*arguments, **{**options, "callbacks": [StopAt(5, kill=True)]})
 
     recbert.commands.session.RecTrainer = Dying
     return main(["pretrain", "--config", str(folder / "recipe.yaml")])

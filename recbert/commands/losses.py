@@ -91,7 +91,7 @@ def _conflicts_with_the_rest(recipe: Recipe) -> list[tuple[bool, str]]:
     return [
         (
             sharded and recipe.model.tie_items is not True,
-            f"model.tie_items is {recipe.model.tie_items} and model.shard_items is true: only one shared "
+            f"model.tie_items is {str(recipe.model.tie_items).lower()} and model.shard_items is true: only one shared "
             "table can be split, drop one of them",
         ),
         (
