@@ -234,7 +234,7 @@ def test_death_of_a_loader_worker_is_told_and_its_run_goes_on(
 ) -> None:
     class Killing(RecTrainer):
         def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, callbacks=[KillLoader()], **options)
+            super().__init__(*arguments, **{**options, "callbacks": [KillLoader()]})
 
     write_events(tmp_path / "events.csv")
     settings = {"per_device_train_batch_size": 1, "save_strategy": "steps", "save_steps": 2}

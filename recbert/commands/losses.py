@@ -91,8 +91,8 @@ def _conflicts_with_the_rest(recipe: Recipe) -> list[tuple[bool, str]]:
     return [
         (
             sharded and recipe.model.tie_items is not True,
-            f"model.tie_items is {str(recipe.model.tie_items).lower()} and model.shard_items is true: only one shared "
-            "table can be split, drop one of them",
+            f"model.tie_items is {str(recipe.model.tie_items).lower()} and model.shard_items is true: only "
+            "one shared table can be split, drop one of them",
         ),
         (
             recipe.model.tie_items == "mirrored" and bool(recipe.training.fsdp),
