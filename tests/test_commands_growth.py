@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,7 @@ def test_an_adapter_trains_the_rows_that_add_items_made(world: World) -> None:
         ("prepare", ["--data.vocabulary", "null"], "data.vocabulary is null"),
         ("finetune", ["--model.new_rows", "neighbours"], "data.items is null"),
         ("finetune", ["--model.shard_items", "true", "--adapter", "null"], "recbert add-items"),
+        ("finetune", ["--model.tie_items", "false"], "an adapter does not bring a second one"),
         ("finetune", ["--adapter.r", "9"], "is 8 wide"),
         ("finetune", ["--adapter.modules_to_save", "[norm]"], "is no module of this model; it has"),
         ("finetune", ["--adapter.target_modules", "[c_atn]"], "its layers are c_attn"),
@@ -189,6 +191,15 @@ def test_only_what_went_on_is_trained_and_the_protocol_says_so(
     assert counts == {"0.0": 20, "0.5": 32}  # of twenty later users and twenty-four earlier ones
     assert main(["prepare", "--config", str(recipe(world, "gpt2", {})), "--split.replay", "0.5"]) == 2
     assert "split.since is null" in capfd.readouterr().err
+
+
+def test_denied_items_stay_denied_after_finetuning(world: World) -> None:
+    base = world.folder / "denying" / "model"
+    shutil.copytree(world.gpt2, base)
+    assert main(["deny", "--checkpoint", str(base), "--items", "jam"]) == 0
+    for adapter in ({"r": 2}, None):
+        assert main(["finetune", "--config", str(config := recipe(world, "denying", adapter))]) == 0
+        assert read_info(world.folder / config.stem / "model").deny_list == ["jam"]
 
 
 def test_another_vocabulary_is_refused(world: World, capfd: pytest.CaptureFixture[str]) -> None:

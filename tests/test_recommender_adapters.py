@@ -143,3 +143,21 @@ def test_what_does_not_fit_is_refused_and_the_others_stay(
             refused()
     with pytest.raises(ValueError, match="load the base, then both"):
         Recommender.from_pretrained(tenants["a"]).load_adapter("b", tenants["b"])
+
+
+def test_a_base_that_held_an_adapter_is_not_saved_over(
+    tmp_path: Path, base: Path, tenants: dict[str, Path], together: Recommender
+) -> None:
+    for name in "abc":
+        together.unload_adapter(name)
+    for refused in (lambda: together.save_pretrained(base), lambda: together.add_items(["new"])):
+        with pytest.raises(ValueError, match="load its base alone"):
+            refused()
+
+
+def test_what_is_left_out_may_be_an_iterator(together: Recommender) -> None:
+    names = [None, "c"]
+    answers = together.recommend([HISTORY, HISTORY], 99, exclude=iter(ITEMS[:8]), adapter=names)
+    assert [len(answer) for answer in answers] == [4, 4]
+    answers = together.recommend([HISTORY, HISTORY], 99, candidates=iter(ITEMS[8:]), adapter=names)
+    assert [len(answer) for answer in answers] == [4, 4]

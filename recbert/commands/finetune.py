@@ -13,7 +13,7 @@ from recbert.commands.losses import check_loss
 from recbert.commands.session import objective_of, read_training_data, train
 from recbert.growth import NEIGHBOURS, grow_tables
 from recbert.hub import fetch
-from recbert.models import untie_items
+from recbert.models import item_table, untie_items
 from recbert.recipe import AdapterConfig, ModelConfig, ObjectiveConfig, Recipe, load_recipe, recipe_parser
 from recbert.recommender import item_words, load_weights, nearest_items
 from recbert.sharding import item_mesh, load_sharded
@@ -77,16 +77,21 @@ def adapted_model(recipe: Recipe, tokenizer: ItemTokenizer) -> Adapted:
     old = ItemTokenizer.from_pretrained(base)
     count = _count_new(recipe, old, tokenizer)
     if recipe.model.shard_items:
-        return Adapted(_load_sharded(recipe, base, info, count), Lineage(info.generation))
+        return Adapted(_load_sharded(recipe, base, info, count), Lineage(info.generation, 0, info.deny_list))
     model = load_weights(base, info)
     if count:
         _grow(model, recipe, old, tokenizer)
     if not recipe.model.tie_items:
+        if recipe.adapter is not None and item_table(model)[0] is model.get_input_embeddings().weight:
+            raise ValueError(
+                "the recipe has an adapter and model.tie_items false, and the base has one table: an adapter "
+                "does not bring a second one, drop one of them"
+            )
         untie_items(model)
     if recipe.adapter is None:
-        return Adapted(model, Lineage(info.generation))
+        return Adapted(model, Lineage(info.generation, 0, info.deny_list))
     adapted = _adapt(model, recipe.adapter, count + info.untrained_items)
-    return Adapted(adapted, Lineage(info.generation, count))
+    return Adapted(adapted, Lineage(info.generation, count, info.deny_list))
 
 
 def _base(recipe: Recipe) -> str:

@@ -145,6 +145,11 @@ def _check_keys(arguments: Sequence[str], space: dict[str, Any]) -> None:
 
 def _check_training(recipe: Recipe) -> None:
     """Refuse training arguments that give no metric to choose by, and several processes on one trial."""
+    if recipe.model.backbone is not None:
+        raise ValueError(
+            "model.backbone is set: run `recbert finetune` once, and search with model.base on the "
+            "`base` folder that it writes"
+        )
     if recipe.training.eval_strategy == "no" or not recipe.training.metric_for_best_model:
         raise ValueError("training.eval_strategy is 'no' or metric_for_best_model is null: trials need both")
     if recipe.training.world_size > 1:

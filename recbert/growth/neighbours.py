@@ -17,7 +17,7 @@ NEIGHBOURS = 10
 """How many these are, unless the caller says otherwise."""
 
 _WORD = re.compile(r"\w+")
-_BLOCK = 512
+_CELLS_AT_ONCE = 1 << 24
 
 
 def find_neighbours(new: Sequence[str], old: Sequence[str], most: int) -> NDArray[np.int64]:
@@ -45,8 +45,9 @@ def find_neighbours(new: Sequence[str], old: Sequence[str], most: int) -> NDArra
     of_old = _unit_rows(there, weights)
     of_new = _unit_rows(_word_matrix(new, words), weights)
     kept = min(most, len(old))
-    for start in range(0, len(new), _BLOCK):
-        rows = torch.arange(start, min(start + _BLOCK, len(new)))
+    block = max(1, _CELLS_AT_ONCE // max(len(old), len(words)))
+    for start in range(0, len(new), block):
+        rows = torch.arange(start, min(start + block, len(new)))
         closeness = torch.sparse.mm(of_old, of_new.index_select(0, rows).to_dense().T).T  # (b, V)
         best, places = closeness.sort(dim=1, descending=True, stable=True)
         places = places[:, :kept].masked_fill(best[:, :kept] <= 0, -1)

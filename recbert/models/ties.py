@@ -25,6 +25,8 @@ def untie_items(model: PreTrainedModel) -> None:
     head, entered = item_head(model), cast(nn.Embedding, model.get_input_embeddings())
     if head.weight is entered.weight:
         head.weight = nn.Parameter(entered.weight.detach().clone())
+        if head.bias is not None:  # its second name unties too
+            head.bias = nn.Parameter(head.bias.detach().clone())
         model.config.tie_word_embeddings = False
 
 

@@ -32,7 +32,7 @@ def item_words(items: Any) -> tuple[list[str], list[str]]:
 
         items = read_words(items)
     if isinstance(items, Mapping):
-        return list(items), list(items.values())
+        return list(items), [text or "" for text in items.values()]
     item_ids = list(items)
     return item_ids, [""] * len(item_ids)
 

@@ -137,7 +137,7 @@ class Recommender:
 
     def refuse_adapters(self) -> None:
         """Raise ValueError where the model is no base alone: only that can be changed and saved."""
-        if len(self._tenants) or is_adapted(self.model):
+        if self._tenants.touched or is_adapted(self.model):
             raise ValueError(
                 "the model has an adapter: load its base alone, or merge the adapter into it first"
             )
@@ -217,6 +217,8 @@ class Recommender:
         if k < 1:
             raise ValueError(f"k is {k}: it must be at least 1")
         batch = as_batch(history)
+        exclude = exclude if isinstance(exclude, str) else list(exclude)  # each adapter asks anew
+        candidates = candidates if candidates is None or isinstance(candidates, str) else list(candidates)
         answers: list[list[Recommendation]] = [[] for _ in batch]
         times: Moments | None = None
         for name, rows in rows_by_adapter(adapter, len(batch)).items():

@@ -23,16 +23,15 @@ class Tenants:
     Args:
         model: the base, changed in place.
         base: its catalogue.
+
+    Attributes:
+        touched: whether an adapter was ever loaded: peft's layers and rows for its items stay in the model.
     """
 
     def __init__(self, model: PreTrainedModel, base: Catalogue) -> None:
-        self._model = model
+        self._model, self.touched = model, False
         self._residents = Residents(model)
         self._catalogues: dict[str | None, Catalogue] = {None: base}
-
-    def __len__(self) -> int:
-        """How many adapters there are."""
-        return len(self._catalogues) - 1
 
     def load(self, name: str, adapter: str | Path, source: str | Path | None) -> None:
         """Load an adapter; see `Recommender.load_adapter`.
@@ -52,6 +51,7 @@ class Tenants:
         tokenizer = self._vocabulary(adapter, info)
         rules = read_links(adapter, tokenizer.num_items) if info.blend else None
         self._residents.activate(None)
+        self.touched = True
         base = self._catalogues[None].tokenizer
         missing = len(tokenizer) - len(item_table(self._model)[0])
         if missing > 0:

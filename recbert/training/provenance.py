@@ -10,10 +10,12 @@ class Lineage:
     Attributes:
         generation: of the vocabulary, as in `CheckpointInfo`.
         own_items: for an adapter, how many items it brings that its base does not have.
+        deny_list: item ids that are never recommended.
     """
 
     generation: int = 1
     own_items: int = 0
+    deny_list: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
