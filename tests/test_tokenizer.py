@@ -187,3 +187,11 @@ def test_imports_no_data_frame_library() -> None:
         "from recbert.tokenizer import ItemTokenizer; ItemTokenizer.from_items(['a'])"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_vocabulary_extends_those_that_it_begins_with() -> None:
+    old = ItemTokenizer.from_items(["b", "a"])
+    grown = old.with_items(["c"])
+    assert grown.extends(old) and old.extends(old) and old.extends(ItemTokenizer.from_items(["a", "b"]))
+    assert not old.extends(grown)
+    assert not ItemTokenizer.from_items(["a", "c", "d"]).extends(old)

@@ -79,12 +79,12 @@ def add_lora(
 
 def _check_targets(model: PreTrainedModel, targets: list[str] | str, r: int) -> None:
     """Every listed name must match a layer no narrower than r: peft is content when one of them matches."""
+    if isinstance(targets, str):
+        return
     layers = {
         name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))
     }
-    if isinstance(targets, str):
-        return
-    missing = [t for t in targets if not any(name == t or name.endswith(f".{t}") for name in layers)]
+    missing = [target for target in targets if not any(_is_meant(name, target) for name in layers)]
     if missing or not targets:
         known = sorted({name.rsplit(".", 1)[-1] for name in layers})
         raise ValueError(
@@ -93,7 +93,7 @@ def _check_targets(model: PreTrainedModel, targets: list[str] | str, r: int) -> 
         )
     for name, module in layers.items():
         width = min(module.weight.shape)
-        if r > width and any(name == t or name.endswith(f".{t}") for t in targets):
+        if r > width and any(_is_meant(name, target) for target in targets):
             raise ValueError(
                 f"r={r}: layer {name} is {width} wide, and a rank above that learns no more; lower r or "
                 "leave the layer out of target_modules."
@@ -117,8 +117,13 @@ def _last_rows(model: PreTrainedModel, count: int) -> list[int] | dict[str, list
 def _check_saved(model: PreTrainedModel, names: Sequence[str]) -> None:
     """Every module to save must exist: peft itself passes over those that do not."""
     modules = [name for name, _ in model.named_modules() if name]
-    if missing := [n for n in names if not any(name == n or name.endswith(f".{n}") for name in modules)]:
+    if missing := [name for name in names if not any(_is_meant(module, name) for module in modules)]:
         known = sorted({name.rsplit(".", 1)[-1] for name in modules})
         raise ValueError(
             f"modules_to_save: {', '.join(missing)} is no module of this model; it has {', '.join(known)}."
         )
+
+
+def _is_meant(module: str, name: str) -> bool:
+    """Whether peft takes a module for the one of this name: its full name, or the end of it."""
+    return module == name or module.endswith(f".{name}")

@@ -71,11 +71,8 @@ class Residents:
             raise ValueError(
                 f"{folder} is no LoRA adapter but {type(config).__name__}: merge it into its base."
             )
-        indices, config.trainable_token_indices, config.inference_mode = (
-            config.trainable_token_indices,
-            None,
-            True,
-        )
+        indices = config.trainable_token_indices
+        config.trainable_token_indices, config.inference_mode = None, True
         tensors = load_peft_weights(str(folder), device="cpu")
         found = {key: tensors.pop(key) for key in [*tensors] if key.endswith(_ROWS)}
         rows = [_read_rows(key, values, indices) for key, values in found.items()]

@@ -65,9 +65,7 @@ def record_results(folder: str | Path, metrics: dict[str, float], protocol: str)
         protocol: how they were obtained, in words.
     """
     old = read_info(folder)
-    new = dataclasses.replace(old, metrics=metrics, protocol=protocol)
-    write_info(folder, new)
-    _rewrite_card(Path(folder, "README.md"), old, new)
+    _record(folder, old, dataclasses.replace(old, metrics=metrics, protocol=protocol))
 
 
 def record_blend(folder: str | Path, blend: Blend | None) -> None:
@@ -79,9 +77,7 @@ def record_blend(folder: str | Path, blend: Blend | None) -> None:
     """
     old = read_info(folder)
     metrics = {name: value for name, value in old.metrics.items() if not name.startswith(f"{BLENDED}/")}
-    new = dataclasses.replace(old, metrics=metrics, blend=blend)
-    write_info(folder, new)
-    _rewrite_card(Path(folder, "README.md"), old, new)
+    _record(folder, old, dataclasses.replace(old, metrics=metrics, blend=blend))
 
 
 def record_deny_list(folder: str | Path, items: list[str]) -> None:
@@ -92,13 +88,13 @@ def record_deny_list(folder: str | Path, items: list[str]) -> None:
         items: all of them.
     """
     old = read_info(folder)
-    new = dataclasses.replace(old, deny_list=items)
+    _record(folder, old, dataclasses.replace(old, deny_list=items))
+
+
+def _record(folder: str | Path, old: CheckpointInfo, new: CheckpointInfo) -> None:
+    """Write `recbert.json` and bring what it changes in the card up to date; the rest may be edited."""
     write_info(folder, new)
-    _rewrite_card(Path(folder, "README.md"), old, new)
-
-
-def _rewrite_card(path: Path, old: CheckpointInfo, new: CheckpointInfo) -> None:
-    """Bring the parts of a card up to date that evaluating and blending change; the rest may be edited."""
+    path = Path(folder, "README.md")
     card = path.read_text(encoding="utf-8") if path.is_file() else ""
     if not card:
         return

@@ -4,9 +4,11 @@ import argparse
 import logging
 from typing import Any
 
+from recbert.checkpoint import read_info
 from recbert.commands.histories import COLUMNS, add_column_options, parse_time
 from recbert.events import item_events, read_events
-from recbert.recommender import Recommender, compact_checkpoint
+from recbert.recommender import compact_checkpoint
+from recbert.tokenizer import ItemTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +34,7 @@ def run(arguments: list[str]) -> int:
 
 def _kept(options: argparse.Namespace) -> set[str]:
     """Give the items that stay: those with enough events, seen late enough, or not yet trained."""
-    old = Recommender.from_pretrained(options.checkpoint)
-    items, info = old.tokenizer.item_ids, old.info
+    items, info = ItemTokenizer.from_pretrained(options.checkpoint).item_ids, read_info(options.checkpoint)
     new = set(items[len(items) - info.untrained_items :])
     least = 0 if options.min_count is None else options.min_count
     if options.events is None:

@@ -76,8 +76,9 @@ def adapted_model(recipe: Recipe, tokenizer: ItemTokenizer) -> Adapted:
     _check_objective(recipe.objective, base, info)
     old = ItemTokenizer.from_pretrained(base)
     count = _count_new(recipe, old, tokenizer)
+    lineage = Lineage(info.generation, 0 if recipe.adapter is None else count, info.deny_list)
     if recipe.model.shard_items:
-        return Adapted(_load_sharded(recipe, base, info, count), Lineage(info.generation, 0, info.deny_list))
+        return Adapted(_load_sharded(recipe, base, info, count), lineage)
     model = load_weights(base, info)
     if count:
         _grow(model, recipe, old, tokenizer)
@@ -88,10 +89,9 @@ def adapted_model(recipe: Recipe, tokenizer: ItemTokenizer) -> Adapted:
                 "does not bring a second one, drop one of them"
             )
         untie_items(model)
-    if recipe.adapter is None:
-        return Adapted(model, Lineage(info.generation, 0, info.deny_list))
-    adapted = _adapt(model, recipe.adapter, count + info.untrained_items)
-    return Adapted(adapted, Lineage(info.generation, count, info.deny_list))
+    if recipe.adapter is not None:
+        model = _adapt(model, recipe.adapter, count + info.untrained_items)
+    return Adapted(model, lineage)
 
 
 def _base(recipe: Recipe) -> str:
@@ -129,15 +129,13 @@ def _check_objective(config: ObjectiveConfig, base: str, info: CheckpointInfo) -
 
 def _count_new(recipe: Recipe, old: ItemTokenizer, tokenizer: ItemTokenizer) -> int:
     """Count the items of the data that the base does not have; they have to stand behind the base's."""
-    count = len(tokenizer) - len(old)
-    pairs = zip(old.item_ids, tokenizer.item_ids, strict=False)
-    if old.item_ids != tokenizer.item_ids and (count <= 0 or any(a != b for a, b in pairs)):
+    if not tokenizer.extends(old):
         raise ValueError(
             f"{recipe.data.prepared} was prepared with another vocabulary than {recipe.model.base} has: set "
             f"data.vocabulary to {recipe.model.base} (and data.new_items to let new ones in) and run "
             "`recbert prepare` again"
         )
-    return count
+    return len(tokenizer) - len(old)
 
 
 def _grow(model: PreTrainedModel, recipe: Recipe, old: ItemTokenizer, tokenizer: ItemTokenizer) -> None:

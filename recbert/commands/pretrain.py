@@ -7,10 +7,10 @@ from transformers import PreTrainedModel, set_seed
 from recbert.baselines import cooccurrence_vectors, tell_apart
 from recbert.commands.losses import check_loss
 from recbert.commands.session import objective_of, read_training_data, train
-from recbert.models import build_model, item_table, mirror_items, start_items
+from recbert.models import build_model, mirror_items, start_items
 from recbert.recipe import Recipe, load_recipe, recipe_parser
 from recbert.sharding import item_mesh, shard_items
-from recbert.tokenizer import FIRST_ITEM_ID, ItemTokenizer
+from recbert.tokenizer import ItemTokenizer
 
 
 def run(arguments: list[str]) -> int:
@@ -69,17 +69,16 @@ def new_model(recipe: Recipe, tokenizer: ItemTokenizer, train: Any) -> PreTraine
         mimetic=size.mimetic,
     )
     if size.item_vectors is not None:
-        _place_items(model, recipe, train)
+        _place_items(model, recipe, train, tokenizer.num_items)
     if size.shard_items:
         mesh = item_mesh(recipe.training.device)
         shard_items(model, len(tokenizer), mesh, seed=recipe.training.seed)
     return model
 
 
-def _place_items(model: PreTrainedModel, recipe: Recipe, train: Any) -> None:
+def _place_items(model: PreTrainedModel, recipe: Recipe, train: Any, num_items: int) -> None:
     """Let items begin where they co-occur, mirrored ones in the half of the width that both tables share."""
     size = recipe.model
-    num_items = len(item_table(model)[0]) - FIRST_ITEM_ID
     if size.tie_items != "mirrored":
         start_items(model, *cooccurrence_vectors(train, num_items, size.hidden_size))
         return

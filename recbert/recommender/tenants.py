@@ -87,14 +87,16 @@ class Tenants:
 
     def _vocabulary(self, adapter: str | Path, info: CheckpointInfo) -> ItemTokenizer:
         """Read the items of an adapter: the base's and its own behind them."""
-        base, items = self._catalogues[None].tokenizer, ItemTokenizer.from_pretrained(adapter).item_ids
-        shared = len(items) - info.own_items
-        if shared != base.num_items or any(a != b for a, b in zip(base.item_ids, items, strict=False)):
+        base, found = self._catalogues[None].tokenizer, ItemTokenizer.from_pretrained(adapter)
+        shared = found.num_items - info.own_items
+        if shared != base.num_items or not found.extends(base):
             raise ValueError(
                 f"the adapter {adapter} was trained on a base with {shared} items, this one has "
                 f"{base.num_items}, or others: load it onto its own base"
             )
-        return base.with_items(items[shared:]) if info.own_items else base  # whose strings are shared then
+        return (
+            base.with_items(found.item_ids[shared:]) if info.own_items else base
+        )  # whose strings are shared then
 
 
 def rows_by_adapter(

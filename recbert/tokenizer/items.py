@@ -123,6 +123,12 @@ class ItemTokenizer:
             raise ValueError(f"items holds {doubled!r} more than once: keep one of them")
         return ItemTokenizer([*self.item_ids, *item_ids])
 
+    def extends(self, other: "ItemTokenizer") -> bool:
+        """Whether the first items are those of another vocabulary, so that their token ids are the same."""
+        if self.num_items <= other.num_items:
+            return self.item_ids == other.item_ids
+        return all(mine == theirs for mine, theirs in zip(self.item_ids, other.item_ids, strict=False))
+
     def encode(self, item_ids: Iterable[str]) -> list[int]:
         """The token id of each item id; ``[UNK]`` (1) for items that are not in the vocabulary."""
         if isinstance(self.item_ids, ItemIndex):
